@@ -1,0 +1,1 @@
+"""Side-by-side speed measurements of cycloneish and its peers; run with ``python -m benchmarks``."""
