@@ -74,11 +74,11 @@ class ResponseStartLine(NamedTuple):
 
 
 def loose_name(name: str) -> str:
-    """Return *name* in ``Http-Header-Case`` without asking whether it is a token, for look-ups."""
+    """Return *name* in ``Http-Header-Case`` whether or not it is a token, for look-ups."""
     known = _names.get(name)
     if known is not None:
         return known
-    return "-".join([word.capitalize() for word in name.split("-")])
+    return canonical_name(name) if TOKEN.fullmatch(name) else name
 
 
 def canonical_name(name: str) -> str:

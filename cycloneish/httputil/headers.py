@@ -278,8 +278,8 @@ def _decode_extended(value: str) -> str | None:
 def _encode_header(key: str, pdict: Mapping[str, Any]) -> str:
     """Undo :func:`_parse_header`; a parameter whose value is ``None`` stands alone.
 
-    >>> _encode_header("permessage-deflate", {"client_max_window_bits": 15, "client_no_context_takeover":
-    None}) 'permessage-deflate; client_max_window_bits=15; client_no_context_takeover'
+    >>> _encode_header("deflate", {"window_bits": 15, "no_takeover": None})
+    'deflate; no_takeover; window_bits=15'
     """
     # Sorted, so that the result does not depend on how the mapping was filled.
     return "; ".join([key, *[k if v is None else f"{k}={v}" for k, v in sorted(pdict.items())]])
