@@ -44,7 +44,7 @@ def main(arguments):
     try:
         return commands[arguments[0]](arguments[1:])
     except Trouble as trouble:
-        print("dev.py: {}".format(trouble), file=sys.stderr)
+        print(f"dev.py: {trouble}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -60,27 +60,33 @@ def demo(options):
 def test(names):
     """Install what the tests need, run them under coverage, close with ``N passed, N failed``."""
     python = environment(["test"], extra=["setuptools>=77"])
-    debian_packages({"chromium": ["chromium", "chromium-browser", "google-chrome"], "chromium-driver": ["chromedriver"]})
+    debian_packages(
+        {"chromium": ["chromium", "chromium-browser", "google-chrome"], "chromium-driver": ["chromedriver"]}
+    )
     whole = not names
     for leftover in os.listdir(ROOT):
         if leftover == ".coverage" or leftover.startswith(".coverage."):
             os.remove(leftover)
     say("running the tests")
     coverage = [python, "-m", "coverage"]
-    status, passed, failed, skipped = run_trial([*coverage, "run", "-m", "twisted.trial", *(names or ["tests"])])
+    status, passed, failed, skipped = run_trial(
+        [*coverage, "run", "-m", "twisted.trial", *(names or ["tests"])]
+    )
     if whole:
         subprocess.call([*coverage, "combine", "--quiet"])
         subprocess.call([*coverage, "report", "--skip-covered", "--sort=cover"])
         total = subprocess.run(
-            [*coverage, "report", "--format=total", "--precision=2"], stdout=subprocess.PIPE, universal_newlines=True
+            [*coverage, "report", "--format=total", "--precision=2"],
+            stdout=subprocess.PIPE,
+            text=True,
         ).stdout.strip()
         covered = float(total or 0)
-        print("line coverage: {:.2f} % (at least {:.0f} % is asked for)".format(covered, COVERAGE_FLOOR))
+        print(f"line coverage: {covered:.2f} % (at least {COVERAGE_FLOOR:.0f} % is asked for)")
         if covered < COVERAGE_FLOOR:
             status = status or 1
     if skipped:
-        print("{} skipped, each with its reason in the list above".format(skipped))
-    print("{} passed, {} failed".format(passed, failed))
+        print(f"{skipped} skipped, each with its reason in the list above")
+    print(f"{passed} passed, {failed} failed")
     return status
 
 
@@ -118,7 +124,7 @@ def run_trial(command):
 
 
 def count(result):
-    """(passed, failed, skipped) of trial's closing line; an expected failure passed, as it did what it should."""
+    """(passed, failed, skipped) of trial's closing line; an expected failure counts as passed."""
     counts = dict(COUNT.findall((result.group(2) or "") if result else ""))
 
     def total(*names):
@@ -141,7 +147,17 @@ def environment(extras, extra=()):
         create_venv(python)
     say("installing cycloneish[{}]".format(",".join(wanted)))
     requirement = ".[{}]".format(",".join(wanted))
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *extra, "--editable", requirement]
+    pip = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        *extra,
+        "--editable",
+        requirement,
+    ]
     if subprocess.call(pip):
         raise Trouble("pip could not install the project; its message is above")
     with open(STAMP, "w") as stamp:
@@ -162,12 +178,12 @@ def works(python):
     """Is there an interpreter, new enough, with a pip?"""
     if not os.path.exists(python):
         return False
-    probe = "import sys, pip; sys.exit(sys.version_info < {!r})".format(OLDEST)
+    probe = f"import sys, pip; sys.exit(sys.version_info < {OLDEST!r})"
     return subprocess.call([python, "-c", probe], stderr=subprocess.DEVNULL) == 0
 
 
 def create_venv(python):
-    """Make ``.venv``. Debian splits ensurepip off into python3-venv, so pip may have to come from elsewhere."""
+    """Make ``.venv``. Debian splits ensurepip off into python3-venv, so pip may come from elsewhere."""
     import venv
 
     say("creating .venv with Python {}.{}.{}".format(*sys.version_info[:3]))
@@ -185,17 +201,19 @@ def create_venv(python):
         package = "python{}.{}-venv".format(*sys.version_info[:2])
         if not may_apt():
             raise Trouble(
-                "this Python has no ensurepip, and pip could not be fetched ({}). "
-                "Install it (on Debian: apt-get install {}) and run the command again.".format(reason, package)
+                f"this Python has no ensurepip, and pip could not be fetched ({reason}). "
+                f"Install it (on Debian: apt-get install {package}) and run the command again."
             ) from None
         apt_get([package])
         # This process has already looked for ensurepip and remembers that it was not there.
         if subprocess.call([sys.executable, "-m", "venv", "--clear", VENV]):
-            raise Trouble("{} was installed, and a virtual environment could still not be made".format(package)) from None
+            raise Trouble(
+                f"{package} was installed, and a virtual environment could still not be made"
+            ) from None
 
 
 def pip_from_index(python):
-    """Put pip into the environment from its own wheel, which Python can run as it is (a wheel is a zip file)."""
+    """Put pip into the environment from its own wheel, which Python can run as it is: a wheel is a zip."""
     import tempfile
     from urllib.request import Request, urlopen
 
@@ -209,7 +227,7 @@ def pip_from_index(python):
         if released and not file.get("yanked"):
             wheels.append(([int(part) for part in released.group(1).split(".")], file))
     if not wheels:
-        raise LookupError("no wheel of pip at {}/pip/".format(index))
+        raise LookupError(f"no wheel of pip at {index}/pip/")
     newest = max(wheels, key=lambda entry: entry[0])[1]
     with urlopen(newest["url"], timeout=60) as answer:
         content = answer.read()
@@ -225,11 +243,13 @@ def pip_from_index(python):
 
 
 def debian_packages(programs):
-    """Install the Debian packages whose programs are missing, if that is possible; else say what will be skipped.
+    """Install the Debian packages whose programs are missing, or say what will be skipped.
 
     ``programs``: for each package the program names of which one must be there.
     """
-    missing = [package for package, names in programs.items() if not any(shutil.which(name) for name in names)]
+    missing = [
+        package for package, names in programs.items() if not any(shutil.which(name) for name in names)
+    ]
     if not missing:
         return
     if may_apt():
@@ -254,15 +274,15 @@ def apt_get(packages):
 def hand_over_to_newer_python():
     """macOS brings an old ``python3``; a newer one beside it has its version in its name."""
     for minor in range(NEWEST_TRIED, OLDEST[1] - 1, -1):
-        newer = shutil.which("python3.{}".format(minor))
+        newer = shutil.which(f"python3.{minor}")
         if newer:
-            os.execv(newer, [newer, os.path.abspath(__file__)] + sys.argv[1:])
-    print("dev.py: Python 3.11 or later is needed; this is {}".format(sys.version.split()[0]), file=sys.stderr)
+            os.execv(newer, [newer, os.path.abspath(__file__), *sys.argv[1:]])
+    print(f"dev.py: Python 3.11 or later is needed; this is {sys.version.split()[0]}", file=sys.stderr)
     sys.exit(1)
 
 
 def say(what):
-    print("--- {}".format(what), flush=True)
+    print(f"--- {what}", flush=True)
 
 
 if __name__ == "__main__":
