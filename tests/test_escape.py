@@ -235,6 +235,8 @@ class LinkifyTests(SynchronousTestCase):
     def test_shorten_leaves_what_would_not_get_shorter(self) -> None:
         url = "http://abcdefghijklmnop.org/a/b"
         self.assertEqual(linkify(url, shorten=True), f'<a href="{url}">{url}</a>')
+        url = "http://" + "h" * 30
+        self.assertEqual(linkify(url, shorten=True), f'<a href="{url}">{url}</a>')
         url = "http://" + "h" * 14 + "/" + "a" * 8 + "/b"
         self.assertEqual(linkify(url, shorten=True), f'<a href="{url}">{url}</a>')
 
