@@ -1,0 +1,660 @@
+"""The HTTP/1 engine: a Twisted protocol that frames requests and responses, and knows no handler.
+
+:class:`~cycloneish.httpserver.HTTPServer` makes one :class:`HTTP1ServerConnection` for each
+connection.  The connection reads one request at a time and hands it to a delegate; the delegate
+answers through an :class:`~cycloneish.http.exchange.HTTP1Exchange`, one for each request, so that
+what is written late can never land in the answer of another request.
+
+The states of a connection, in the order in which a request goes through them::
+
+    HEAD ──► ACCEPT ──► BODY ──► END ──► ANSWER ──► HEAD
+      request line   the delegate   body in   the body   the response
+      and headers    took the head  pieces    is read    is not complete
+
+    DRAIN    an answer went out before the body was read; the rest is thrown away
+    LINGER   our side is shut; what still comes is thrown away, then the connection closes
+    DETACHED another protocol has the transport
+    CLOSED   nothing more
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from enum import IntEnum
+from typing import Any
+from typing import Protocol as TypingProtocol
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from cycloneish.coroutines import drive, is_awaitable
+from cycloneish.http.chunked import ChunkedReader
+from cycloneish.http.deadlines import NEVER, Deadlines
+from cycloneish.http.exchange import ConnectionContext, HTTP1Exchange
+from cycloneish.http.head import CHUNKED, check_partial_head, parse_request_head
+from cycloneish.http.limits import Limits
+from cycloneish.http.response import WriteDeferred, error_response
+from cycloneish.httputil import (
+    HTTPConnection,
+    HTTPInputError,
+    HTTPMessageDelegate,
+)
+from cycloneish.iostream import StreamClosedError
+from cycloneish.log import app_log, gen_log, safe_log_text
+
+__all__ = ["ConnectionOwner", "HTTP1ServerConnection"]
+
+
+class State(IntEnum):
+    """Where a connection stands; see the table at the top of this file."""
+
+    HEAD = 0
+    ACCEPT = 1
+    BODY = 2
+    END = 3
+    ANSWER = 4
+    DRAIN = 5
+    LINGER = 6
+    DETACHED = 7
+    CLOSED = 8
+
+
+# Module globals: a look-up in an Enum class costs more than the comparison it serves.
+HEAD, ACCEPT, BODY, END, ANSWER, DRAIN, LINGER, DETACHED, CLOSED = State
+
+
+class ConnectionOwner(TypingProtocol):
+    """What a connection needs of its server."""
+
+    limits: Limits
+    no_keep_alive: bool
+    stopping: bool
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """The time-outs of all connections."""
+
+    @property
+    def reactor(self) -> Any:
+        """The reactor that carries the connections."""
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """Begin a request."""
+
+    def make_context(self, transport: Any) -> ConnectionContext:
+        """Describe the peer of a new connection."""
+
+    def connection_lost(self, connection: HTTP1ServerConnection) -> None:
+        """Forget a connection."""
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class HTTP1ServerConnection(Protocol):
+    """One connection: requests in, one at a time; responses out, in their order.
+
+    :param owner: the server.
+    """
+
+    context: ConnectionContext
+    _state: State = HEAD
+    _exchange: HTTP1Exchange | None = None
+    _reader: ChunkedReader | None = None
+    _remaining = 0
+    _received = 0
+    _body_began = 0.0
+    _drained = 0
+    _buffer = b""
+    _scanned = 0
+    _busy = False
+    #: The delegate's Deferred for the head or a piece of the body has not fired.
+    _holding = False
+    _reading = True
+    _scheduled: Any = None
+    _peer_shut = False
+    _write_paused = False
+    _paused_at = 0.0
+    _lost = False
+
+    def __init__(self, owner: ConnectionOwner) -> None:
+        self._owner = owner
+        self.limits = owner.limits
+        self._deadlines = owner.deadlines
+        self.deadline = NEVER
+        self._waiters: list[WriteDeferred] = []
+
+    # -- what Twisted calls ------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        self.context = self._owner.make_context(transport)
+        try:
+            transport.setTcpNoDelay(True)
+        except (AttributeError, OSError):  # a Unix socket, a transport in memory, a peer that left
+            pass
+        transport.registerProducer(self, True)
+        self.deadline = self._deadlines.now() + self.limits.idle_connection_timeout
+        self._deadlines.add(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._state == DETACHED:
+            self._successor.dataReceived(data)
+            return
+        self._buffer = self._buffer + data if self._buffer else data
+        if not self._busy:
+            self._process()
+
+    def readConnectionLost(self) -> None:
+        """The peer shut its side: it may still read, so what it asked for is still answered."""
+        self._peer_shut = True
+        if self._state == DETACHED:
+            self._detached_half_close("readConnectionLost")
+        elif self._state == ANSWER and self._exchange is not None:
+            exchange = self._exchange
+            exchange.peer_left()
+        elif self._buffer and self._scheduled is not None:
+            pass  # pipelined requests that wait for their turn
+        else:
+            self.transport.loseConnection()  # type: ignore[union-attr]
+
+    def writeConnectionLost(self) -> None:
+        if self._state == DETACHED:
+            self._detached_half_close("writeConnectionLost")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        detached = self._state == DETACHED
+        self._state = CLOSED
+        self._lost = True
+        self._deadlines.remove(self)
+        self._owner.connection_lost(self)
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.lose()
+        if detached:
+            self._successor.connectionLost(reason)
+        exchange, self._exchange = self._exchange, None
+        self._buffer = b""
+        if exchange is not None and not exchange.finished:
+            exchange.finished = True
+            exchange.peer_left()
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full."""
+        self._write_paused = True
+        self._paused_at = self._deadlines.now()
+        self.deadline = min(self.deadline, self._paused_at + self.limits.write_timeout)
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty again."""
+        self._write_paused = False
+        if self._state == HEAD:
+            self._set_idle_deadline()
+        elif self._state == ANSWER:
+            self.deadline = NEVER
+        self._fire_waiters()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; :meth:`connectionLost` follows."""
+
+    # -- what the exchange calls -------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Write bytes of the current response."""
+        self.transport.write(data)  # type: ignore[union-attr]
+
+    def written(self) -> WriteDeferred:
+        """A Deferred for what has been sent so far."""
+        deferred = WriteDeferred()
+        if self._lost:
+            deferred.lose()
+        elif self._write_paused:
+            self._waiters.append(deferred)
+        else:
+            deferred.callback(None)
+        return deferred
+
+    def keeps_alive(self, exchange: HTTP1Exchange) -> bool:
+        """Whether another request may follow this one."""
+        if not exchange.keep_alive or self._owner.no_keep_alive or self._owner.stopping:
+            return False
+        if not exchange.read_done:
+            # An early answer: only a body that is known to be short is worth reading to its end.
+            if exchange._awaits_continue or exchange.head.body_length > self.limits.drain_size:
+                return False
+            return exchange.head.body_length != CHUNKED
+        return not (self._peer_shut and not self._buffer)
+
+    def response_done(self, exchange: HTTP1Exchange) -> None:
+        """Go on behind a complete response."""
+        if exchange is not self._exchange:
+            return
+        self._holding = False
+        state = self._state
+        if exchange.read_done or state == END or not exchange.head.body_length:
+            exchange.read_done = True
+            self._next_request(exchange)
+        elif not exchange.keep_alive:
+            self._linger()
+        else:
+            if state != BODY:
+                self._remaining = exchange.head.body_length
+            self._state = DRAIN
+            self._drained = 0
+            self.deadline = self._deadlines.now() + self.limits.drain_timeout
+            self._process_soon()
+
+    def body_timeout_changed(self, exchange: HTTP1Exchange) -> None:
+        """Apply a new ``body_timeout`` to the body that is being read."""
+        if exchange is self._exchange and self._state == BODY:
+            self._set_body_deadline(exchange)
+
+    def detach(self, exchange: HTTP1Exchange, successor: IProtocol | None) -> Any:
+        """Hand the transport to *successor*."""
+        if exchange is not self._exchange or self._state not in (ANSWER, ACCEPT, HEAD):
+            raise RuntimeError("Only a request that has been read and not answered can be detached")
+        transport: Any = self.transport
+        exchange.finished = True
+        exchange.read_done = True
+        self._exchange = None
+        self._state = DETACHED
+        self._deadlines.remove(self)
+        self._successor = successor if successor is not None else Protocol()
+        transport.unregisterProducer()
+        rest, self._buffer = self._buffer, b""
+        if not self._reading:
+            self._reading = True
+            transport.resumeProducing()
+        self._successor.makeConnection(transport)
+        if rest:
+            self._successor.dataReceived(rest)
+        return transport
+
+    def close(self) -> None:
+        """Close the connection when what was written has been sent. Tornado: ``IOStream.close``."""
+        if self._state != CLOSED:
+            self._close()
+
+    def closed(self) -> bool:
+        """Whether the connection is gone."""
+        return self._state == CLOSED
+
+    def abort(self) -> None:
+        """Close the connection at once and drop what has not been sent."""
+        if self._exchange is not None:
+            self._exchange.finished = True
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def shut_down(self) -> None:
+        """Close as soon as the request in flight is answered; an idle connection closes at once."""
+        if self._state == HEAD and not (self._buffer and self._scheduled is not None):
+            self._close()
+
+    # -- time --------------------------------------------------------------------------------------
+
+    def deadline_passed(self) -> None:
+        """Act on a time-out; called by :class:`~cycloneish.http.deadlines.Deadlines`."""
+        now = self._deadlines.now()
+        if self._write_paused and self._state in (HEAD, ANSWER):
+            if now >= self._paused_at + self.limits.write_timeout:
+                self.abort()
+            else:
+                self.deadline = self._paused_at + self.limits.write_timeout
+        elif self._state == HEAD:
+            if self._buffer:
+                self._refuse(HTTPInputError("Timeout reading headers", status=408))
+            else:
+                self._close()
+        elif self._state in (ACCEPT, BODY, END) and self._exchange is not None:
+            self._set_body_deadline(self._exchange)
+            if self.deadline <= now:
+                gen_log.info("Timeout reading body from %s", self.context)
+                self._refuse(HTTPInputError("Timeout reading body", status=408), log=False)
+        elif self._state == ANSWER:
+            self.deadline = NEVER
+        else:
+            self.abort()
+
+    def _set_idle_deadline(self) -> None:
+        self.deadline = self._deadlines.now() + self.limits.idle_connection_timeout
+
+    def _set_body_deadline(self, exchange: HTTP1Exchange) -> None:
+        timeout = exchange.body_timeout if exchange.body_timeout is not None else self.limits.body_timeout
+        if self._holding or not exchange.head.body_length:
+            # The application takes its time; the peer is not to blame.
+            self.deadline = NEVER
+        elif timeout is not None:
+            self.deadline = self._body_began + timeout
+        else:
+            earned = self._received / self.limits.body_min_rate
+            self.deadline = self._body_began + self.limits.body_grace + earned
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def _process(self) -> None:
+        """Read what the buffer has, until more bytes, a response or a Deferred must be waited for."""
+        self._busy = True
+        turns = self.limits.pipeline_burst
+        try:
+            while True:
+                state = self._state
+                if state == HEAD:
+                    if not self._buffer or not self._read_head():
+                        break
+                elif state == ANSWER:
+                    break
+                elif state in (ACCEPT, BODY, END):
+                    if self._holding:
+                        break
+                    if state == ACCEPT:
+                        self._accept()
+                    elif state == END:
+                        self._end()
+                    elif not self._read_body():
+                        break
+                elif state == DRAIN:
+                    if not self._drain():
+                        break
+                else:
+                    if state == LINGER:
+                        self._count_drained(len(self._buffer))
+                    self._buffer = b""
+                    break
+                turns -= 1
+                if not turns:
+                    self._process_soon()
+                    break
+        except HTTPInputError as error:
+            self._refuse(error)
+        except Exception:
+            self._crash()
+        finally:
+            self._busy = False
+        self._adjust_reading()
+        if self._peer_shut and self._state in (HEAD, BODY, DRAIN) and self._scheduled is None:
+            self._close()
+
+    def _process_soon(self) -> None:
+        if self._scheduled is None:
+            self._scheduled = self._owner.reactor.callLater(0, self._process_now)
+
+    def _process_now(self) -> None:
+        self._scheduled = None
+        if self._busy:
+            self._process_soon()
+        elif self._state not in (DETACHED, CLOSED):
+            self._process()
+
+    def _adjust_reading(self) -> None:
+        """Read from the transport only while there is use for more bytes."""
+        state = self._state
+        if state >= LINGER:
+            wanted = state == LINGER
+        else:
+            wanted = not (
+                self._holding
+                or self._scheduled is not None
+                or (self._buffer and state != HEAD and state != BODY)
+            )
+        if wanted != self._reading and state < DETACHED and not self._peer_shut:
+            self._reading = wanted
+            transport: Any = self.transport
+            if wanted:
+                transport.resumeProducing()
+            else:
+                transport.pauseProducing()
+
+    def _read_head(self) -> bool:
+        """Read a request line and header fields; False when they are not complete."""
+        buffer = self._buffer
+        while buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2: ignored in front of a request
+            buffer = buffer[2:]
+            self._buffer = buffer
+            self._scanned = 0
+        end = buffer.find(b"\r\n\r\n", self._scanned)
+        if end < 0:
+            if buffer not in (b"", b"\r"):
+                check_partial_head(buffer, self.limits)
+            if not self._scanned:
+                self.deadline = self._deadlines.now() + self.limits.header_timeout
+            self._scanned = max(1, len(buffer) - 3)
+            return False
+        if end > self.limits.max_header_size:
+            check_partial_head(buffer[: end + 4], self.limits)
+        self._scanned = 0
+        head = parse_request_head(buffer[:end], self.limits)
+        self._buffer = buffer[end + 4 :]
+        exchange = self._exchange = HTTP1Exchange(self, head)
+        exchange.delegate = self._owner.start_request(self, exchange)
+        if not head.body_length:
+            # The usual request: nothing to wait for, and no deadline to set.
+            result = exchange.delegate.headers_received(head.start_line, head.headers)
+            if result is None and self._exchange is exchange and self._state == HEAD:
+                self._end()
+                return True
+        else:
+            exchange._awaits_continue = "Expect" in head.headers
+            result = exchange.delegate.headers_received(head.start_line, head.headers)
+        if self._exchange is exchange and self._state == HEAD:
+            self._state = ACCEPT
+            self.deadline = NEVER
+        self._hold(exchange, result)
+        return True
+
+    def _accept(self) -> None:
+        """Prepare for the body of a request whose head the delegate has taken."""
+        exchange = self._current()
+        length = exchange.head.body_length
+        if length > exchange.max_body_size:
+            raise HTTPInputError("Content-Length too long", status=413)
+        if length == 0:
+            self._state = END
+            return
+        if exchange._awaits_continue:
+            exchange._awaits_continue = False
+            if exchange.head.headers["Expect"].lower() != "100-continue":
+                raise HTTPInputError("Unknown Expect header", status=417)
+            if exchange.head.start_line.version == "HTTP/1.1" and not self._buffer and not exchange.started:
+                self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._state = BODY
+        self._received = 0
+        self._body_began = self._deadlines.now()
+        self._reader = ChunkedReader(self.limits) if length == CHUNKED else None
+        self._remaining = length
+        self._set_body_deadline(exchange)
+
+    def _read_body(self) -> bool:
+        """Read a piece of the body; False when there is none."""
+        exchange = self._current()
+        piece = self._next_piece(self.limits.chunk_size)
+        if not self._body_complete() and not piece:
+            return False
+        self._received += len(piece)
+        if self._body_complete():
+            self._state = END
+        if piece:
+            if self._reader is not None and self._received > exchange.max_body_size:
+                raise HTTPInputError("chunked body too large", status=413)
+            self._hold(exchange, exchange.delegate.data_received(piece))
+        return True
+
+    def _next_piece(self, size: int) -> bytes:
+        """Take at most *size* bytes of body out of the buffer."""
+        buffer = self._buffer
+        if self._reader is not None:
+            piece = self._reader.read(buffer, size)
+            self._buffer = self._reader.rest if self._reader.complete else b""
+            return piece
+        size = min(size, self._remaining)
+        if len(buffer) <= size:
+            self._buffer = b""
+            self._remaining -= len(buffer)
+            return buffer
+        self._buffer = buffer[size:]
+        self._remaining -= size
+        return buffer[:size]
+
+    def _body_complete(self) -> bool:
+        return self._reader.complete if self._reader is not None else not self._remaining
+
+    def _end(self) -> None:
+        """The request is complete: let it be answered."""
+        exchange = self._current()
+        if self._reader is not None:
+            exchange.trailers = self._reader.trailers
+            self._reader = None
+        self._state = ANSWER
+        self.deadline = NEVER
+        exchange.read_done = True
+        exchange.delegate.finish()
+
+    def _hold(self, exchange: HTTP1Exchange, result: Awaitable[Any] | None) -> None:
+        """Read on when *result*, which the delegate gave back, has fired."""
+        if result is None or not is_awaitable(result):
+            return
+        self._holding = exchange is self._exchange
+        drive(result).addCallbacks(
+            self._release, self._hold_failed, callbackArgs=(exchange,), errbackArgs=(exchange,)
+        )
+
+    def _release(self, _: object, exchange: HTTP1Exchange) -> None:
+        if exchange is self._exchange and self._holding:
+            self._holding = False
+            if self._state == BODY:
+                self._set_body_deadline(exchange)
+            if not self._busy:
+                self._process()
+
+    def _hold_failed(self, failure: Failure, exchange: HTTP1Exchange) -> None:
+        if exchange is self._exchange and self._holding:
+            self._holding = False
+            if isinstance(failure.value, HTTPInputError):
+                self._refuse(failure.value)
+            else:
+                self._crash(failure)
+        elif not isinstance(failure.value, (HTTPInputError, CancelledError, StreamClosedError)):
+            self._log_crash(failure)
+
+    def _current(self) -> HTTP1Exchange:
+        exchange = self._exchange
+        if exchange is None:
+            raise RuntimeError("no request is being read")
+        return exchange
+
+    # -- ends --------------------------------------------------------------------------------------
+
+    def _next_request(self, exchange: HTTP1Exchange) -> None:
+        self._exchange = None
+        if not exchange.keep_alive:
+            self._close()
+            return
+        self._state = HEAD
+        self.deadline = self._deadlines.now() + self.limits.idle_connection_timeout
+        if self._busy:
+            return
+        if self._buffer:
+            # Not from here: the handler that has just finished is still on the stack.
+            self._process_soon()
+        elif self._peer_shut:
+            self._close()
+
+    def _drain(self) -> bool:
+        """Throw away a piece of body behind an early answer; False when there is none."""
+        before = len(self._buffer)
+        self._next_piece(self.limits.chunk_size)
+        if self._count_drained(before - len(self._buffer)):
+            return False
+        if self._body_complete():
+            exchange = self._current()
+            exchange.read_done = True
+            self._next_request(exchange)
+            return True
+        return False
+
+    def _count_drained(self, size: int) -> bool:
+        """Count bytes that were thrown away; True when that was too much and the connection closes."""
+        self._drained += size
+        if self._drained > self.limits.drain_size:
+            self._close()
+            return True
+        return False
+
+    def _refuse(self, error: HTTPInputError, *, log: bool = True) -> None:
+        """Answer what is not acceptable HTTP, and close."""
+        if self._state >= LINGER:
+            return
+        if log:
+            gen_log.info("Malformed HTTP message from %s: %s", self.context, safe_log_text(str(error)))
+        exchange, self._exchange = self._exchange, None
+        if exchange is None or not exchange.started:
+            self.send(error_response(error.status))
+        self._linger()
+        if exchange is not None and not exchange.finished:
+            exchange.finished = True
+            exchange.peer_left()
+
+    def _crash(self, failure: Failure | None = None) -> None:
+        """Answer an error of the application that it did not answer itself, and close."""
+        self._log_crash(failure if failure is not None else Failure())
+        if self._state >= LINGER:
+            return
+        exchange, self._exchange = self._exchange, None
+        if exchange is None or not exchange.started:
+            self.send(error_response(500))
+        self._linger()
+        if exchange is not None and not exchange.finished:
+            exchange.finished = True
+            exchange.peer_left()
+
+    def _log_crash(self, failure: Failure) -> None:
+        app_log.error("Uncaught exception", exc_info=failure.value)
+
+    def _linger(self) -> None:
+        """Shut our side and let the peer read the answer before the connection closes.
+
+        Closing a socket that has unread bytes resets it, and the reset may overtake the answer.
+        """
+        transport: Any = self.transport
+        half_close = getattr(transport, "loseWriteConnection", None)
+        if half_close is None or self._peer_shut:
+            self._close()
+            return
+        self._state = LINGER
+        self._exchange = None
+        self._buffer = b""
+        self._holding = False
+        self._drained = 0
+        self.deadline = self._deadlines.now() + self.limits.drain_timeout
+        transport.unregisterProducer()
+        half_close()
+        if not self._busy:
+            self._adjust_reading()
+
+    def _close(self) -> None:
+        """Close when what was written has been sent."""
+        if self._buffer and self._state not in (LINGER, CLOSED) and not self._peer_shut:
+            self._linger()
+            return
+        self._state = CLOSED
+        self.deadline = self._deadlines.now() + self.limits.write_timeout
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        transport.loseConnection()
+        self._fire_waiters()
+
+    def _fire_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
+
+    def _detached_half_close(self, method: str) -> None:
+        successor = IHalfCloseableProtocol(self._successor, None)
+        if successor is not None:
+            getattr(successor, method)()
+        elif method == "readConnectionLost":
+            self.transport.loseConnection()

@@ -1,0 +1,111 @@
+"""The head of an HTTP/1 response as bytes, and the Deferred that says that bytes were taken.
+
+Called by :mod:`~cycloneish.http.http1` for each response.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+
+from cycloneish.httputil import HTTPHeaders, HTTPOutputError
+from cycloneish.iostream import StreamClosedError
+
+__all__ = ["WriteDeferred", "error_response", "response_head"]
+
+_REASONS: Final = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    417: "Expectation Failed",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    505: "HTTP Version Not Supported",
+}
+
+
+def response_head(code: int, reason: str, headers: HTTPHeaders, extra: str) -> bytes:
+    """Status line and header fields, with the empty line behind them.
+
+    :param extra: complete header lines of the engine's own, such as ``"Connection: close\\r\\n"``.
+    :raises HTTPOutputError: the reason or a header would break out of its line, or does not fit latin-1.
+    """
+    lines = [f"HTTP/1.1 {code} {reason}\r\n"]
+    for name, value in headers._values.items():
+        if value.__class__ is str:
+            lines.append(f"{name}: {value}\r\n")
+        else:
+            lines.extend([f"{name}: {one}\r\n" for one in value])
+    text = "".join(lines)
+    # One count for the whole head instead of one search for each field.
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+        raise HTTPOutputError("Illegal character (CR, LF or NUL) in a response header")
+    try:
+        return (text + extra + "\r\n").encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise HTTPOutputError(
+            f"A response header is not latin-1: {error.object[error.start : error.end]!r}"
+        ) from None
+
+
+def error_response(code: int) -> bytes:
+    """What a refused request is answered with before the connection closes."""
+    reason = _REASONS.get(code, "Error")
+    if code == 400:
+        return b"HTTP/1.1 400 Bad Request\r\n\r\n"
+    return f"HTTP/1.1 {code} {reason}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+class WriteDeferred(Deferred[None]):
+    """Fires when the transport wants more bytes; fails with ``StreamClosedError`` when the peer has left.
+
+    Nobody has to wait for a write, so a failure that nobody waits for is no unhandled error: it comes
+    into being only when somebody asks.
+    """
+
+    _lost = False
+    _asked = False
+
+    def lose(self) -> None:
+        """Say that the connection is gone."""
+        self._lost = True
+        if self._asked:
+            self._fail()
+
+    def _fail(self) -> None:
+        if not self.called:
+            self.errback(StreamClosedError())
+
+    def _ask(self) -> None:
+        self._asked = True
+        if self._lost:
+            self._fail()
+
+    def addCallbacks(self, *args: Any, **kwargs: Any) -> Any:
+        super().addCallbacks(*args, **kwargs)
+        self._ask()
+        return self
+
+    def addCallback(self, *args: Any, **kwargs: Any) -> Any:
+        super().addCallback(*args, **kwargs)
+        self._ask()
+        return self
+
+    def addErrback(self, *args: Any, **kwargs: Any) -> Any:
+        super().addErrback(*args, **kwargs)
+        self._ask()
+        return self
+
+    def addBoth(self, *args: Any, **kwargs: Any) -> Any:
+        super().addBoth(*args, **kwargs)
+        self._ask()
+        return self
+
+    def __await__(self) -> Any:
+        self._ask()
+        return super().__await__()
+
+    __iter__ = __await__
