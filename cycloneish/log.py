@@ -328,7 +328,7 @@ class LoggingObserver:
         failure: Failure | None = event.get("log_failure")
         exc_info = None
         if failure is not None and failure.type is not None:
-            exc_info = (failure.type, failure.value, failure.getTracebackObject())  # type: ignore[no-untyped-call]
+            exc_info = (failure.type, failure.value, failure.getTracebackObject())
         if failure is not None and "isError" in event:
             # The text of an event of the older twisted.python.log has the traceback in it.
             text = str(event.get("why") or "Unhandled Error")
@@ -391,7 +391,7 @@ class TwistedLogHandler(logging.Handler):
             }
             if record.exc_info and record.exc_info[1] is not None:
                 kind, error, traceback = record.exc_info
-                event["log_failure"] = Failure(error, kind, traceback)  # type: ignore[no-untyped-call]
+                event["log_failure"] = Failure(error, kind, traceback)
             self._publisher(event)
         except Exception:  # noqa: BLE001, RUF100  as every logging.Handler: a log call does not raise
             self.handleError(record)
