@@ -1,7 +1,8 @@
-"""What a path pattern says without being tried: its fixed beginning, its only path, and how to fill its groups.
+"""What a path pattern says without being tried: its fixed beginning, its only path, how to fill it.
 
-Called by :class:`cycloneish.routing.PathMatches` when a rule is made. All of it is careful in one direction: where a
-pattern is too clever to be understood here, the answer is "unknown", and the regular expression decides.
+Called by :class:`cycloneish.routing.PathMatches` when a rule is made. All of it is careful in one
+direction: where a pattern is too clever to be understood here, the answer is "unknown", and the regular
+expression decides.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ def fixed_prefix(regex: re.Pattern[str]) -> str:
 
 
 def reverse_pieces(regex: re.Pattern[str]) -> list[str] | None:
-    """Split a pattern into the fixed texts around its groups; ``None`` when it is more complicated than that.
+    """Split a pattern into the fixed texts around its groups; ``None`` when it is not made of these alone.
 
-    As in Tornado, a dot or a quantifier outside groups stands for itself, as people write ``/robots.txt``; but a
-    quantifier behind a group is dropped.
+    As in Tornado, a dot or a quantifier outside groups stands for itself, as people write ``/robots.txt``;
+    but a quantifier behind a group is dropped.
     """
     pattern = regex.pattern.removeprefix("^")
     if pattern.endswith("$") and not pattern.endswith("\\$"):
