@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-__all__ = ["as_deferred", "drive", "is_awaitable", "running_loop"]
+__all__ = ["as_deferred", "drive", "is_awaitable", "running_loop", "task_is_cancelling"]
 
 T = TypeVar("T")
 
@@ -41,6 +41,15 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         # Before the reactor runs (factories, set-up code) no loop is marked as running yet.
         loop = getattr(sys.modules.get("twisted.internet.reactor"), "_asyncioEventloop", None)
     return loop
+
+
+def task_is_cancelling() -> bool:
+    """Whether somebody has cancelled the asyncio task that runs now, rather than something it waits for."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop runs
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 def is_awaitable(result: object) -> bool:
