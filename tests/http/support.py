@@ -1,0 +1,153 @@
+"""An engine without sockets: bytes in, bytes out, and a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from cycloneish.httpserver import HTTPServer
+from cycloneish.httputil import (
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerConnectionDelegate,
+    ResponseStartLine,
+)
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Transport(StringTransport):
+    """Says what a TCP transport says when it is half closed, closed or aborted."""
+
+    protocol: Any = None
+    write_closed = False
+    aborted = False
+
+    def loseWriteConnection(self) -> None:
+        self.write_closed = True
+
+    def loseConnection(self) -> None:
+        super().loseConnection()
+        self._lost()
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        self._lost()
+
+    def _lost(self) -> None:
+        protocol, self.protocol = self.protocol, None
+        self.connected = False
+        if protocol is not None:
+            protocol.connectionLost(Failure(ConnectionDone()))
+
+    @property
+    def closed(self) -> bool:
+        return self.protocol is None
+
+
+class Peer:
+    """One client of *server*."""
+
+    def __init__(self, server: HTTPServer) -> None:
+        self.transport = Transport()
+        self.protocol: Any = server.buildProtocol(None)
+        self.transport.protocol = self.protocol
+        self.protocol.makeConnection(self.transport)
+
+    def send(self, data: bytes) -> bytes:
+        """Send *data* and return what came back at once."""
+        if self.transport.protocol is not None:
+            self.protocol.dataReceived(data)
+        return self.received()
+
+    def received(self) -> bytes:
+        data = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def leave(self) -> None:
+        self.transport._lost()
+
+
+class Recorder(HTTPServerConnectionDelegate):
+    """Writes down what the engine says, and answers as *answer* does.
+
+    :param answer: called at the end of a request with its message.
+    """
+
+    def __init__(self, answer: Callable[[Message], Any] | None = None) -> None:
+        self.answer = answer or (lambda message: message.reply(message.body))
+        self.messages: list[Message] = []
+        self.closed = 0
+        self.on_headers: Callable[[Message], Any] = lambda message: None
+        self.on_data: Callable[[Message], Any] = lambda message: None
+
+    def start_request(self, server_conn: object, request_conn: Any) -> Message:
+        message = Message(self, request_conn)
+        self.messages.append(message)
+        return message
+
+    def on_close(self, server_conn: object) -> None:
+        self.closed += 1
+
+
+class Message(HTTPMessageDelegate):
+    start_line: Any = None
+    headers: Any = None
+
+    def __init__(self, recorder: Recorder, connection: Any) -> None:
+        self.recorder = recorder
+        self.connection = connection
+        self.pieces: list[bytes] = []
+        self.events: list[str] = []
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.pieces)
+
+    def headers_received(self, start_line: Any, headers: Any) -> Any:
+        self.start_line = start_line
+        self.headers = headers
+        return self.recorder.on_headers(self)
+
+    def data_received(self, chunk: bytes) -> Any:
+        self.pieces.append(chunk)
+        return self.recorder.on_data(self)
+
+    def finish(self) -> None:
+        self.events.append("finish")
+        self.recorder.answer(self)
+
+    def on_connection_close(self) -> None:
+        self.events.append("close")
+
+    def reply(self, body: bytes = b"", code: int = 200, length: bool = True, **headers: str) -> Any:
+        fields = HTTPHeaders({name.replace("_", "-"): value for name, value in headers.items()})
+        if length:
+            fields["Content-Length"] = str(len(body))
+        done = self.connection.write_headers(ResponseStartLine("", code, "Fine"), fields, body)
+        self.connection.finish()
+        return done
+
+
+def make_server(recorder: Any, **options: Any) -> tuple[HTTPServer, Clock]:
+    clock = Clock()
+    return HTTPServer(recorder, reactor=clock, **options), clock
+
+
+def body_of(response: bytes) -> bytes:
+    return response.partition(b"\r\n\r\n")[2]
+
+
+def status_of(response: bytes) -> int:
+    return int(response.split(b" ", 2)[1])
+
+
+def later() -> Deferred[None]:
+    return Deferred()
