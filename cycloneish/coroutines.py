@@ -82,8 +82,8 @@ def drive(awaitable: Awaitable[T]) -> Deferred[T]:
         return Deferred.fromCoroutine(_on_deferreds(awaitable))
     if sys.version_info >= (3, 12) and loop.is_running():
         # The first step at once: a handler that awaits nothing costs no turn of the loop.
-        return _from_future(asyncio.Task(_on_asyncio(awaitable, loop), loop=loop, eager_start=True))
-    return _from_future(loop.create_task(_on_asyncio(awaitable, loop)))
+        return _from_future(asyncio.Task(_in_task(awaitable, loop), loop=loop, eager_start=True))
+    return _from_future(loop.create_task(_in_task(awaitable, loop)))
 
 
 def _from_future(future: asyncio.Future[T]) -> Deferred[T]:
@@ -93,6 +93,11 @@ def _from_future(future: asyncio.Future[T]) -> Deferred[T]:
         return succeed(future.result())
     except BaseException:
         return fail()
+
+
+async def _in_task(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop) -> T:
+    """What the Task runs: since Python 3.12 it takes nothing but a coroutine of the language."""
+    return await _on_asyncio(awaitable, loop)
 
 
 @coroutine
