@@ -83,7 +83,7 @@ class _Channel(httputil.HTTPMessageDelegate):
         self._ours = request
         self._connection = cast("httputil.HTTPConnection", request.connection)
         self._producer: IPushProducer | IPullProducer | None = None
-        self._pull: CooperativeTask[None] | None = None
+        self._pull: CooperativeTask[Iterator[None]] | None = None
         self._unsent = 0
         self._paused = False
         self._ended = False

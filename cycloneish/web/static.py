@@ -402,9 +402,7 @@ class StaticFileHandler(RequestHandler):
             for chunk in [content] if isinstance(content, bytes) else content:
                 size += len(chunk)
                 if size > cls.MAX_VERSION_CONTENT_SIZE:
-                    raise ValueError(
-                        f"content is larger than {cls.MAX_VERSION_CONTENT_SIZE} bytes, MAX_VERSION_CONTENT_SIZE"
-                    )
+                    raise ValueError(f"content is larger than {cls.MAX_VERSION_CONTENT_SIZE} bytes")
                 hasher.update(chunk)
         finally:
             close: Callable[[], None] | None = getattr(content, "close", None)
