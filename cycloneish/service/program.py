@@ -1,0 +1,124 @@
+"""One run of the program, from the command line to the exit status; shared by the two commands."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+from twisted.python.failure import Failure
+
+from cycloneish.options import Error as OptionsError
+from cycloneish.options import options as global_options
+from cycloneish.service import logs
+from cycloneish.service.loading import AppNotFound, import_problem, load_object
+from cycloneish.service.options import RunOptions
+from cycloneish.service.reload import Reloader, restart, wait_for_change, was_restarted
+from cycloneish.service.web import CannotStart, WebService
+
+__all__ = ["Program"]
+
+log = logging.getLogger("cycloneish.general")
+
+
+class Program:
+    """Loads the application that *options* name and holds the service that serves it.
+
+    :param options: the parsed command line.
+    :param daemon: whether ``twistd`` goes to the background, where nobody reads an exit status later on.
+    :raises SystemExit: status 1, after a message, when the application or the configuration cannot be loaded.
+    """
+
+    def __init__(self, options: RunOptions, *, daemon: bool = False) -> None:
+        self.options = options
+        #: What the process shall end with.
+        self.exit_status = 0
+        #: Whether it shall be started anew instead.
+        self.restarts = False
+        self._reloader: Reloader | None = None
+        # First of all, so that a configuration file finds the log set up and adds no second output.
+        logs.set_up(requests=bool(options["access-log"]))
+        source = self._load(options.app_name)
+        self._read_config(options["config"])
+        self.service = WebService(
+            source,
+            options["listen"],
+            name=options.app_name,
+            xheaders=bool(options["xheaders"]),
+            debug=bool(options["debug"]),
+            factory_options=options.factory_options,
+            raise_at_once=daemon,
+        )
+        self.service.started.addCallbacks(self._started, self._failed)
+
+    def exit_with_the_interpreter(self) -> None:
+        """Have :meth:`finish` called at the very end, where a main program of another's returns normally."""
+        atexit.register(self.finish)
+
+    def finish(self) -> None:
+        """End the process as this run asks: restart, or exit with status 1; return where all went well."""
+        if self.restarts:
+            restart()
+        if self.exit_status:
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # Within an exit handler there is no other way to still set the status.
+            os._exit(self.exit_status)
+
+    def _load(self, name: str) -> Any:
+        try:
+            return load_object(name)
+        except AppNotFound as error:
+            raise SystemExit(f"cycloneish: {error}") from None
+        except Exception as error:
+            sys.stderr.write(import_problem(error))
+            sys.stderr.write(f"cycloneish: {name} could not be imported, see above\n")
+            if self.options["debug"] and was_restarted():
+                sys.stderr.write("cycloneish: waiting for a file to change\n")
+                sys.stderr.flush()
+                wait_for_change(error)
+                restart()
+            raise SystemExit(1) from None
+
+    def _read_config(self, file: str | None) -> None:
+        if file is None:
+            return
+        try:
+            global_options.parse_config_file(file)
+        except (OSError, SyntaxError, NameError, ValueError, TypeError, OptionsError) as error:
+            raise SystemExit(f"cycloneish: --config {file}: {error}") from None
+
+    def _started(self, _: None) -> None:
+        if self.options["debug"]:
+            watched = [self.options["config"]] if self.options["config"] else []
+            self._reloader = Reloader(self._restart, self._reactor, watched)
+            self._reloader.start()
+            self._reactor.addSystemEventTrigger("before", "shutdown", self._reloader.stop)
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return  # stopped by hand while it started
+        if failure.check(CannotStart):
+            log.critical("%s", failure.value)
+        else:
+            log.critical("%s could not be started", self.service.label, exc_info=failure.value)
+        self.exit_status = 1
+        self._reactor.callWhenRunning(self._stop)
+
+    def _restart(self) -> None:
+        self.restarts = True
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._reactor.running:
+            self._reactor.stop()
+
+    @property
+    def _reactor(self) -> Any:
+        from twisted.internet import reactor
+
+        return reactor
