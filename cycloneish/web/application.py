@@ -1,6 +1,7 @@
 """`Application`: the routes, the settings, and what all handlers of a program share.
 
-Given to `cycloneish.httpserver.HTTPServer`, to `reactor.listenTCP`, to `twistd cycloneish --app`, or as a target to a router.
+Given to `cycloneish.httpserver.HTTPServer`, to `reactor.listenTCP`, to `twistd cycloneish --app`, or as a
+target to a router.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class _ApplicationRouter(ReversibleRuleRouter):
 
 
 class _Search:
-    """One walk through the routers, and whether its result holds for every request of the same host and path."""
+    """One walk through the routers; *steady* if its result holds for all requests of this host and path."""
 
     __slots__ = ("indexes", "steady")
 
@@ -75,7 +76,9 @@ class _Search:
         # The rules that were looked at, each with the index that is exchanged when they change.
         self.indexes: list[tuple[Any, Any]] = []
 
-    def run(self, router: ReversibleRuleRouter, request: HTTPServerRequest) -> _Route | HTTPMessageDelegate | None:
+    def run(
+        self, router: ReversibleRuleRouter, request: HTTPServerRequest
+    ) -> _Route | HTTPMessageDelegate | None:
         path = request.path
         candidates = router.candidates(path)
         self.indexes.append((router._rules, router._rules.by_path))
@@ -93,7 +96,12 @@ class _Search:
             if type(target) is _ApplicationRouter:
                 found = self.run(target, request)
             elif isinstance(target, type) and issubclass(target, RequestHandler):
-                return target, rule.target_kwargs, params.get("path_args") or (), params.get("path_kwargs") or {}
+                return (
+                    target,
+                    rule.target_kwargs,
+                    params.get("path_args") or (),
+                    params.get("path_kwargs") or {},
+                )
             else:
                 self.steady = False
                 if rule.target_kwargs:
@@ -108,20 +116,22 @@ class _Search:
 class Application(ReversibleRouter):
     """A web application.
 
-    :param handlers: the routes, tried in order: tuples of pattern, handler class, and optionally keyword arguments for its
-        `initialize` and a name for `reverse_url`; or `URLSpec` and `Rule` objects. In place of a handler class there may be
-        a list of further routes, another router or application, or any `HTTPServerConnectionDelegate`.
+    :param handlers: the routes, tried in order: tuples of pattern, handler class, and optionally keyword
+        arguments for its `initialize` and a name for `reverse_url`; or `URLSpec` and `Rule` objects. In place
+        of a handler class there may be a list of further routes, another router or application, or any
+        `HTTPServerConnectionDelegate`.
     :param default_host: for requests whose host matches none of those of `add_handlers`.
     :param transforms: what responses go through, in place of what `compress_response` asks for.
-    :param settings: everything else. Those of this package are in the reference; others are the program's own.
+    :param settings: everything else. Those of this package are in the reference; others are the program's
+        own.
 
     ::
 
-        app = Application([(r"/", MainHandler), (r"/user/([0-9]+)", UserHandler, {"db": db}, "user")], debug=True)
-        app.listen(8888)
+        app = Application([(r"/", MainHandler), (r"/user/([0-9]+)", UserHandler, {"db": db}, "user")],
+        debug=True) app.listen(8888)
 
-    It is a Twisted factory too, the Cyclone way: `reactor.listenTCP(8888, app)`. Arguments for the server it then makes
-    are in the setting `server_options`.
+    It is a Twisted factory too, the Cyclone way: `reactor.listenTCP(8888, app)`. Arguments for the server it
+    then makes are in the setting `server_options`.
 
     Counterpart: `tornado.web.Application`.
     """
@@ -177,17 +187,19 @@ class Application(ReversibleRouter):
         """What serves `static_path` and knows the versions of its files: the setting of this name."""
         return self.settings.get("static_handler_class") or StaticFileHandler
 
-    # -- serving ------------------------------------------------------------------------------------------------------
+    # -- serving -----------------------------------------------------------------------------------
 
     def listen(self, port: int | str, address: str | None = None, **kwargs: Any) -> HTTPServer:
         """Serve the application on a port.
 
         :param port: a number, or a Twisted endpoint string.
-        :param kwargs: `backlog` and `reuse_port` are for the port (`family` and `flags` are accepted and not needed), the
-            others for the server.
+        :param kwargs: `backlog` and `reuse_port` are for the port (`family` and `flags` are accepted and not
+            needed), the others for the server.
         :returns: the server, to be stopped with its `stop`.
         """
-        options = {name: kwargs.pop(name) for name in ("backlog", "family", "flags", "reuse_port") if name in kwargs}
+        options = {
+            name: kwargs.pop(name) for name in ("backlog", "family", "flags", "reuse_port") if name in kwargs
+        }
         server = HTTPServer(self, **{**self._server_options(), **kwargs})
         if isinstance(port, str):
             server.listen(port, **options)
@@ -212,13 +224,13 @@ class Application(ReversibleRouter):
             self._server = HTTPServer(self, **self._server_options())
             self._start_autoreload()
         self._ports += 1
-        self._server.doStart()
+        self._server.doStart()  # type: ignore[no-untyped-call]
 
     def doStop(self) -> None:
         """Called by Twisted when such a port is closed."""
         if self._server is not None and self._ports:
             self._ports -= 1
-            self._server.doStop()
+            self._server.doStop()  # type: ignore[no-untyped-call]
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
         """Called by Twisted for every connection to such a port."""
@@ -226,7 +238,7 @@ class Application(ReversibleRouter):
             self._server = HTTPServer(self, **self._server_options())
         return self._server.buildProtocol(addr)
 
-    # -- routes -------------------------------------------------------------------------------------------------------
+    # -- routes ------------------------------------------------------------------------------------
 
     def add_handlers(self, host_pattern: str, host_handlers: RuleList) -> None:
         """Add routes for the hosts that match *host_pattern*; they are tried before those without a host."""
@@ -252,11 +264,11 @@ class Application(ReversibleRouter):
         """Called by the engine for every request."""
         return ApplicationDelegate(self, server_conn, request_conn)
 
-    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate:  # noqa: ARG002
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate:
         """Return the delegate that answers *request*: that of the first route that matches.
 
-        If there is none, that of the setting `default_handler_class` (with `default_handler_args`), else of an
-        `ErrorHandler` for 404.
+        If there is none, that of the setting `default_handler_class` (with `default_handler_args`), else of
+        an `ErrorHandler` for 404.
         """
         found = self._find_route(request)
         return found if isinstance(found, HTTPMessageDelegate) else self.get_handler_delegate(request, *found)
@@ -321,19 +333,22 @@ class Application(ReversibleRouter):
         if isinstance(delegate, HandlerDelegate):
             delegate.execute()
             return
-        delegate.headers_received(RequestStartLine(request.method, request.uri, request.version), request.headers)
+        delegate.headers_received(
+            RequestStartLine(request.method, request.uri, request.version), request.headers
+        )
         if request.body:
             delegate.data_received(request.body)
         delegate.finish()
 
-    # -- the rest -----------------------------------------------------------------------------------------------------
+    # -- the rest ----------------------------------------------------------------------------------
 
     def add_transform(self, transform_class: type[OutputTransform]) -> None:
         """Send every response through another transform, after those that are there."""
         self.transforms.append(transform_class)
 
     def log_request(self, handler: RequestHandler) -> None:
-        """Write a line for a completed request to the access log, or call the setting `log_function` with the handler.
+        """Write a line for a completed request to the access log, or call the setting `log_function` with the
+        handler.
 
         The level is INFO, from 400 on WARNING, from 500 on ERROR.
         """

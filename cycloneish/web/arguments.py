@@ -38,7 +38,9 @@ class ArgumentsMixin(HandlerBase):
     @overload
     def get_argument(self, name: str, default: None, strip: bool = True) -> str | None: ...
 
-    def get_argument(self, name: str, default: str | None | _Required = REQUIRED, strip: bool = True) -> str | None:
+    def get_argument(
+        self, name: str, default: str | _Required | None = REQUIRED, strip: bool = True
+    ) -> str | None:
         """Return the last value of the argument *name* from the query or the body.
 
         :param default: what to return if it is missing; without a default it is required.
@@ -62,7 +64,7 @@ class ArgumentsMixin(HandlerBase):
     def get_body_argument(self, name: str, default: None, strip: bool = True) -> str | None: ...
 
     def get_body_argument(
-        self, name: str, default: str | None | _Required = REQUIRED, strip: bool = True
+        self, name: str, default: str | _Required | None = REQUIRED, strip: bool = True
     ) -> str | None:
         """Return the last value of the argument *name* from the body; see `get_argument`."""
         return self._last(self._decoded(name, self.request.body_arguments, strip), name, default)
@@ -79,7 +81,7 @@ class ArgumentsMixin(HandlerBase):
     def get_query_argument(self, name: str, default: None, strip: bool = True) -> str | None: ...
 
     def get_query_argument(
-        self, name: str, default: str | None | _Required = REQUIRED, strip: bool = True
+        self, name: str, default: str | _Required | None = REQUIRED, strip: bool = True
     ) -> str | None:
         """Return the last value of the argument *name* from the query; see `get_argument`."""
         return self._last(self._decoded(name, self.request.query_arguments, strip), name, default)
@@ -115,7 +117,7 @@ class ArgumentsMixin(HandlerBase):
             decoded.append(text.strip() if strip else text)
         return decoded
 
-    def _last(self, values: list[str], name: str, default: str | None | _Required) -> str | None:
+    def _last(self, values: list[str], name: str, default: str | _Required | None) -> str | None:
         if values:
             return values[-1]
         if isinstance(default, _Required):

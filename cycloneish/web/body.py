@@ -1,8 +1,9 @@
 """The body of a request on its way to a handler: kept in memory, or taken apart while it arrives.
 
-`cycloneish.web.dispatch` asks `body_for` once the head is there. A form with files (multipart/form-data) that is large, or
-does not say how large it is, goes through `FormBody`, which spools files to disk; every other body is kept as it comes, and
-parsed when the handler asks for an argument. Handlers with `stream_request_body` take their bodies themselves.
+`cycloneish.web.dispatch` asks `body_for` once the head is there. A form with files (multipart/form-data) that
+is large, or does not say how large it is, goes through `FormBody`, which spools files to disk; every other
+body is kept as it comes, and parsed when the handler asks for an argument. Handlers with
+`stream_request_body` take their bodies themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cycloneish.httputil import HTTPServerRequest
 __all__ = ["MULTIPART_BUFFER_SIZE", "BufferedBody", "FormBody", "body_for"]
 
 MULTIPART_BUFFER_SIZE = 1024 * 1024
-"""Bytes up to which a multipart body is kept in memory; the setting `multipart_buffer_size` takes its place."""
+"""Bytes of a multipart body that are kept in memory, unless the setting `multipart_buffer_size` is there."""
 
 
 class BufferedBody:

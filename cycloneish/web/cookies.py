@@ -1,7 +1,7 @@
 """Cookies of the request and of the response, plain and signed.
 
-Part of `RequestHandler`. The format of signed values is in `cycloneish.signing`; the response gets the cookies when its
-head is written, so that a cookie set twice is sent once.
+Part of `RequestHandler`. The format of signed values is in `cycloneish.signing`; the response gets the
+cookies when its head is written, so that a cookie set twice is sent once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ __all__ = ["CookiesMixin"]
 
 _Expires = float | tuple[int, ...] | datetime.datetime
 
-# RFC 6265, section 4.1.1: a semicolon ends an attribute, a line end the header. Blanks in names and attributes are refused
-# for the clients that take them for an end as well.
+# RFC 6265, section 4.1.1: a semicolon ends an attribute, a line end the header. Blanks in names and
+# attributes are refused for the clients that take them for an end as well.
 # Above U+00FF there is no byte for a character in a header.
 _UNSAFE_ATTRIBUTE = re.compile("[\x00-\x20;\x7f\u0100-\U0010ffff]")
 _UNSAFE_VALUE = re.compile("[\x00-\x20\u0100-\U0010ffff]")
@@ -74,14 +74,17 @@ class CookiesMixin(HandlerBase):
         """Send a cookie with the response.
 
         :param expires: when it ends: seconds since the epoch, a time tuple, or a `datetime`.
-        :param expires_days: the same in days from now; *expires* goes first. With neither, it ends with the browser session.
+        :param expires_days: the same in days from now; *expires* goes first. With neither, it ends with the
+            browser session.
         :param max_age: seconds; newer than *expires* and preferred by browsers.
         :param httponly: JavaScript does not see it.
         :param secure: only sent over TLS.
         :param samesite: `Strict`, `Lax` or `None` (as a string).
-        :param kwargs: the same names in another spelling (`HttpOnly`, `SameSite`), as Tornado still takes them.
+        :param kwargs: the same names in another spelling (`HttpOnly`, `SameSite`), as Tornado still takes
+            them.
         :raises ValueError: the value has control characters or blanks.
-        :raises http.cookies.CookieError: the name or an attribute would not stay inside its place in the header.
+        :raises http.cookies.CookieError: the name or an attribute would not stay inside its place in the
+            header.
         """
         name = native_str(name)
         value = native_str(value)
@@ -111,7 +114,9 @@ class CookiesMixin(HandlerBase):
             for key, other in kwargs.items():
                 morsel[key.replace("_", "-")] = other
             warnings.warn(
-                f"set_cookie() takes its arguments in lower case: {sorted(kwargs)}", DeprecationWarning, stacklevel=2
+                f"set_cookie() takes its arguments in lower case: {sorted(kwargs)}",
+                DeprecationWarning,
+                stacklevel=2,
             )
         if self._new_cookie is None:
             self._new_cookie = {}
@@ -122,7 +127,8 @@ class CookiesMixin(HandlerBase):
     def clear_cookie(self, name: str, **kwargs: Any) -> None:
         """Tell the browser to forget the cookie *name*.
 
-        :param kwargs: as for `set_cookie`; domain, path, and sometimes samesite and secure have to be those it was set with.
+        :param kwargs: as for `set_cookie`; domain, path, and sometimes samesite and secure have to be those
+            it was set with.
         """
         for excluded in ("expires", "max_age"):
             if excluded in kwargs:
@@ -134,7 +140,7 @@ class CookiesMixin(HandlerBase):
         for name in self.request.cookies:
             self.clear_cookie(name, **kwargs)
 
-    # -- signed cookies -----------------------------------------------------------------------------------------------
+    # -- signed cookies ----------------------------------------------------------------------------
 
     def set_signed_cookie(
         self,
@@ -146,7 +152,8 @@ class CookiesMixin(HandlerBase):
     ) -> None:
         """Send a cookie that nobody can forge (but anybody can read); needs the setting `cookie_secret`.
 
-        :param expires_days: how long the browser keeps it; None: until it closes. `get_signed_cookie` has a limit of its own.
+        :param expires_days: how long the browser keeps it; None: until it closes. `get_signed_cookie` has a
+            limit of its own.
         :param version: of the signature's format; 2 unless given.
         :param kwargs: as for `set_cookie`.
         """
@@ -166,7 +173,9 @@ class CookiesMixin(HandlerBase):
         if isinstance(secret, dict):
             key_version = settings.get("key_version")
             if key_version is None:
-                raise LookupError("a cookie_secret with several keys needs the setting 'key_version', the key to sign with")
+                raise LookupError(
+                    "a cookie_secret with several keys needs the setting 'key_version', the key to sign with"
+                )
         return create_signed_value(secret, name, value, version=version, key_version=key_version)
 
     def get_signed_cookie(

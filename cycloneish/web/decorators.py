@@ -22,13 +22,13 @@ _Method = Callable[Concatenate[_Handler, _P], _Result]
 def authenticated(method: _Method[_Handler, _P]) -> _Method[_Handler, _P]:
     """Let only those in who are signed in, that is, for whom `current_user` is true.
 
-    A GET or HEAD of anybody else is redirected to `get_login_url`, with the way back in the argument `next` (unless the
-    login URL has arguments of its own); other methods are answered with 403. Where to go after signing in is for the login
-    page to check: `next` comes from the address bar.
+    A GET or HEAD of anybody else is redirected to `get_login_url`, with the way back in the argument `next`
+    (unless the login URL has arguments of its own); other methods are answered with 403. Where to go after
+    signing in is for the login page to check: `next` comes from the address bar.
     """
 
     @functools.wraps(method)
-    def wrapper(self: _Handler, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
+    def wrapper(self: _Handler, /, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
         if not self.current_user:
             request = self.request
             if request.method not in ("GET", "HEAD"):
@@ -49,7 +49,7 @@ def removeslash(method: _Method[_Handler, _P]) -> _Method[_Handler, _P]:
     """Redirect `/path/` to `/path`; the route has to match both, as `/path/*` does."""
 
     @functools.wraps(method)
-    def wrapper(self: _Handler, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
+    def wrapper(self: _Handler, /, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
         path = self.request.path
         if path.endswith("/"):
             _require_get(self)
@@ -66,7 +66,7 @@ def addslash(method: _Method[_Handler, _P]) -> _Method[_Handler, _P]:
     """Redirect `/path` to `/path/`; the route has to match both, as `/path/?` does."""
 
     @functools.wraps(method)
-    def wrapper(self: _Handler, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
+    def wrapper(self: _Handler, /, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
         if not self.request.path.endswith("/"):
             _require_get(self)
             _redirect_to_path(self, self.request.path + "/")
@@ -93,9 +93,10 @@ def _redirect_to_path(handler: RequestHandler, path: str) -> None:
 def stream_request_body(cls: type[_Handler]) -> type[_Handler]:
     """Make a handler take its body piece by piece instead of whole.
 
-    `prepare` is called when the head is there, before a byte of the body is read: it may check who sends, call
-    `set_max_body_size`, or answer at once. Then `data_received` gets each piece; nothing more is read before the
-    awaitable it returns is done. The verb method comes last. There is no `request.body`, and no body arguments.
+    `prepare` is called when the head is there, before a byte of the body is read: it may check who sends,
+    call `set_max_body_size`, or answer at once. Then `data_received` gets each piece; nothing more is read
+    before the awaitable it returns is done. The verb method comes last. There is no `request.body`, and no
+    body arguments.
     """
     if not (isinstance(cls, type) and issubclass(cls, RequestHandler)):
         raise TypeError(f"@stream_request_body is for subclasses of RequestHandler, not {cls!r}")
@@ -110,7 +111,7 @@ def asynchronous(method: _Method[_Handler, _P]) -> _Method[_Handler, _P]:
     """
 
     @functools.wraps(method)
-    def wrapper(self: _Handler, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
+    def wrapper(self: _Handler, /, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
         self._auto_finish = False
         return method(self, *args, **kwargs)
 

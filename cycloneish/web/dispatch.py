@@ -1,8 +1,8 @@
 """From the engine's calls to a handler: one delegate per request.
 
-The engine (or a router, or a test) calls `headers_received`, `data_received` for each piece of the body, and `finish`; here
-the body goes where the handler wants it, the handler is made, and its way through the request begun, in a context of its
-own. `cycloneish.web.application` makes the delegates.
+The engine (or a router, or a test) calls `headers_received`, `data_received` for each piece of the body, and
+`finish`; here the body goes where the handler wants it, the handler is made, and its way through the request
+begun, in a context of its own. `cycloneish.web.application` makes the delegates.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ class HandlerDelegate(HTTPMessageDelegate):
                 self._refuse_form(error)
                 return
             if waiting is not None:
-                waiting.addCallbacks(lambda _: self.execute(), lambda failure: self._refuse_form(failure.value))
+                waiting.addCallbacks(
+                    lambda _: self.execute(), lambda failure: self._refuse_form(failure.value)
+                )
                 return
         elif self.handler is not None:
             self._context.run(self.handler._execute_body)
@@ -165,7 +167,7 @@ class HandlerDelegate(HTTPMessageDelegate):
 
 
 class ApplicationDelegate(HandlerDelegate):
-    """Finds out, when the head is there, which handler it stands for; or passes everything on to another delegate."""
+    """Finds out from the head which handler it stands for, or passes everything on to another delegate."""
 
     _other: HTTPMessageDelegate | None = None
 

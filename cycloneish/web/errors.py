@@ -1,7 +1,7 @@
 """The exceptions of the web layer, and how an arbitrary exception becomes a status.
 
-Handlers raise them; `cycloneish.web.handler` turns them into responses. Nothing else in `web` is imported here, so that
-every file of the package can use it.
+Handlers raise them; `cycloneish.web.handler` turns them into responses. Nothing else in `web` is imported
+here, so that every file of the package can use it.
 """
 
 from __future__ import annotations
@@ -27,17 +27,20 @@ __all__ = [
 class HTTPError(Exception):
     """Ends the request with an error status.
 
-    The response is made by `RequestHandler.write_error`. Below 500 and above, the error is logged in one line without a
-    traceback, and only if there is a *log_message*.
+    The response is made by `RequestHandler.write_error`. Below 500 and above, the error is logged in one line
+    without a traceback, and only if there is a *log_message*.
 
     :param status_code: the HTTP status, such as 404.
     :param log_message: for the log, never shown to the client. May hold `%s` placeholders for *args*.
-    :param reason: keyword only; the phrase behind the number in the status line, and the title of the default error page.
+    :param reason: keyword only; the phrase behind the number in the status line, and the title of the default
+        error page.
 
     Counterpart: `tornado.web.HTTPError`.
     """
 
-    def __init__(self, status_code: int = 500, log_message: str | None = None, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, status_code: int = 500, log_message: str | None = None, *args: Any, **kwargs: Any
+    ) -> None:
         self.status_code = status_code
         self._log_message = log_message
         self.args = args
@@ -82,7 +85,7 @@ class MissingArgumentError(HTTPError):
     """
 
     def __init__(self, arg_name: str) -> None:
-        super().__init__(400, "Missing argument %s", arg_name)
+        super().__init__(400, f"Missing argument {arg_name}")
         self.arg_name = arg_name
 
 
@@ -91,7 +94,8 @@ class HTTPAuthenticationRequired(HTTPError):
 
     :param log_message: for the log.
     :param auth_type: the scheme, `Basic` or `Digest`.
-    :param realm: what the user is asked for; further keyword arguments become further parameters of the header.
+    :param realm: what the user is asked for; further keyword arguments become further parameters of the
+        header.
 
     Counterpart: Cyclone's exception of this name. Source: RFC 9110, section 11.6.1.
     """
@@ -110,7 +114,9 @@ class HTTPAuthenticationRequired(HTTPError):
     @property
     def challenge(self) -> str:
         """The value of the *WWW-Authenticate* header."""
-        return f"{self.auth_type} " + ", ".join([f"{name}={_quoted(value)}" for name, value in self.kwargs.items()])
+        return f"{self.auth_type} " + ", ".join(
+            [f"{name}={_quoted(value)}" for name, value in self.kwargs.items()]
+        )
 
 
 def _quoted(value: str) -> str:
@@ -138,7 +144,7 @@ class ClientGone(StreamClosedError):
 
 
 class _Gone(Deferred[None]):
-    """Fails with `ClientGone`, but only once somebody looks: a result that is thrown away is nothing to log."""
+    """Fails with `ClientGone`, but only when somebody looks: otherwise there is nothing to log."""
 
     def addCallbacks(self, *args: Any, **kwargs: Any) -> Any:
         if not self.called:
@@ -154,11 +160,15 @@ def client_gone() -> Deferred[None]:
 def unwrap(error: BaseException) -> BaseException:
     """The exception that decides about the response.
 
-    Of `FirstError`, with which `gatherResults` and `DeferredList` fail, it is the one inside; what the parsers of the
-    request raise when a handler first looks at a malformed part of it, is an `HTTPError` with their status.
+    Of `FirstError`, with which `gatherResults` and `DeferredList` fail, it is the one inside; what the
+    parsers of the request raise when a handler first looks at a malformed part of it, is an `HTTPError` with
+    their status.
     """
     while isinstance(error, FirstError):
-        error = error.subFailure.value
+        inner = error.subFailure.value
+        if inner is None:
+            break
+        error = inner
     if isinstance(error, HTTPInputError):
         converted = HTTPError(error.status, "%s", error)
         converted.__cause__ = error

@@ -1,15 +1,16 @@
 """`RequestHandler`: one object per request, from its head to its last byte.
 
-Made by `cycloneish.web.dispatch`, subclassed by every application. What a handler can do besides living through a
-request is in the parts it is put together from: `arguments`, `cookies`, `visitor`, `xsrf`, `response`, `rendering`.
+Made by `cycloneish.web.dispatch`, subclassed by every application. What a handler can do besides living
+through a request is in the parts it is put together from: `arguments`, `cookies`, `visitor`, `xsrf`,
+`response`, `rendering`.
 
 The life of a request, in the order of the methods below::
 
     initialize → _begin (method, path arguments, XSRF) → prepare → verb method → finish → on_finish
 
-A handler whose methods return None goes this way in plain calls. As soon as one of them returns an awaitable, the rest of
-the way is one coroutine, `_continue`, so that context variables set in an `async def prepare` are seen in the verb method,
-and the whole request is one asyncio task on the asyncio reactor.
+A handler whose methods return None goes this way in plain calls. As soon as one of them returns an awaitable,
+the rest of the way is one coroutine, `_continue`, so that context variables set in an `async def prepare` are
+seen in the verb method, and the whole request is one asyncio task on the asyncio reactor.
 """
 
 from __future__ import annotations
@@ -31,7 +32,14 @@ from cycloneish.escape import json_encode, utf8, xhtml_escape
 from cycloneish.iostream import StreamClosedError
 from cycloneish.log import app_log, gen_log
 from cycloneish.web.debug import render_debug_page
-from cycloneish.web.errors import ClientGone, Finish, HTTPAuthenticationRequired, HTTPError, client_gone, unwrap
+from cycloneish.web.errors import (
+    ClientGone,
+    Finish,
+    HTTPAuthenticationRequired,
+    HTTPError,
+    client_gone,
+    unwrap,
+)
 from cycloneish.web.rendering import RenderingMixin
 from cycloneish.web.response import ResponseMixin
 from cycloneish.web.transforms import OutputTransform
@@ -51,25 +59,36 @@ _VERBS = {"GET": "get", "HEAD": "head", "POST": "post", "PUT": "put"}
 
 
 class RequestHandler(RenderingMixin, ResponseMixin):
-    """Base of all handlers. Subclasses define `get`, `post` and so on, and override what they need of the rest.
+    """Base of all handlers. Subclasses define `get`, `post` and so on, and override what they need of the
+    rest.
 
-    Verb methods, `prepare` and `data_received` may be plain functions, `@inlineCallbacks`, `async def`, or return any
-    Deferred or awaitable; when it is done, the response is finished. `initialize`, not `__init__`, takes the arguments of
-    the route.
+    Verb methods, `prepare` and `data_received` may be plain functions, `@inlineCallbacks`, `async def`, or
+    return any Deferred or awaitable; when it is done, the response is finished. `initialize`, not `__init__`,
+    takes the arguments of the route.
 
     Counterpart: `tornado.web.RequestHandler`.
     """
 
-    SUPPORTED_METHODS: ClassVar[tuple[str, ...]] = ("GET", "HEAD", "POST", "DELETE", "PATCH", "PUT", "OPTIONS")
+    SUPPORTED_METHODS: ClassVar[tuple[str, ...]] = (
+        "GET",
+        "HEAD",
+        "POST",
+        "DELETE",
+        "PATCH",
+        "PUT",
+        "OPTIONS",
+    )
     """The methods that are answered at all; others get 405."""
 
     max_body_size: int | None = None
-    """Bytes of body, after decompression, that this handler takes; more is answered with 413. None: the setting of this
-    name, else the server's limit. A handler that streams its body can also call `set_max_body_size` in `prepare`."""
+    """Bytes of body, after decompression, that this handler takes; more is answered with 413. None: the
+    setting of this name, else the server's limit. A handler that streams its body can also call
+    `set_max_body_size` in `prepare`."""
 
     cancel_on_disconnect: bool | None = None
-    """Whether to cancel the handler's Deferred (or task) when the client goes away, and with it the query or request it
-    waits for. None: the setting of this name, else False, as work once begun may have to be finished."""
+    """Whether to cancel the handler's Deferred (or task) when the client goes away, and with it the query or
+    request it waits for. None: the setting of this name, else False, as work once begun may have to be
+    finished."""
 
     path_args: list[str]
     """The unnamed groups of the route's pattern."""
@@ -99,13 +118,13 @@ class RequestHandler(RenderingMixin, ResponseMixin):
         self.clear()
         self.initialize(**kwargs)
 
-    # -- what applications override -----------------------------------------------------------------------------------
+    # -- what applications override ----------------------------------------------------------------
 
     def _initialize(self) -> None:
         pass
 
     initialize: Callable[..., None] = _initialize
-    """Takes the dictionary of the route as keyword arguments; called for every request, before anything else."""
+    """Takes the dictionary of the route as keyword arguments; called first, for every request."""
 
     def _unimplemented_method(self, *args: str, **kwargs: str) -> None:
         raise HTTPError(405)
@@ -119,11 +138,11 @@ class RequestHandler(RenderingMixin, ResponseMixin):
     options: _Verb = _unimplemented_method
 
     def prepare(self) -> _Result:
-        """Called before the verb method, whatever the verb is. If it finishes the response, the verb is not called."""
+        """Called before the verb method, which is left out if this finishes the response."""
         return None
 
     def data_received(self, chunk: bytes) -> _Result:
-        """Takes a piece of the body, in a handler with `stream_request_body`. Nothing more is read until it is done."""
+        """Takes a piece of the body, with `stream_request_body`. Nothing more is read until it is done."""
         raise NotImplementedError
 
     def on_finish(self) -> None:
@@ -132,11 +151,11 @@ class RequestHandler(RenderingMixin, ResponseMixin):
     def on_connection_close(self) -> None:
         """Called once if the client closes the connection before the response is complete.
 
-        Only an asynchronous handler can live that long. What it writes from then on is dropped; awaiting `flush()` raises
-        `ClientGone`.
+        Only an asynchronous handler can live that long. What it writes from then on is dropped; awaiting
+        `flush()` raises `ClientGone`.
         """
 
-    # -- the way through ----------------------------------------------------------------------------------------------
+    # -- the way through ---------------------------------------------------------------------------
 
     def _execute(self, args: Sequence[bytes], kwargs: dict[str, bytes]) -> None:
         """Answer a request whose body is there."""
@@ -157,7 +176,8 @@ class RequestHandler(RenderingMixin, ResponseMixin):
             self._begin(args, kwargs)
             waiting = self.prepare()
             if waiting is not None and not _is_done(waiting):
-                self._prepared = prepared = Deferred()
+                prepared: Deferred[None] = Deferred()
+                self._prepared = prepared
                 self._body_arrived = Deferred()
                 self._wait(waiting, preparing=True)
                 return prepared
@@ -203,7 +223,9 @@ class RequestHandler(RenderingMixin, ResponseMixin):
         if method not in self.SUPPORTED_METHODS:
             raise HTTPError(405)
         self.path_args = [self.decode_argument(value) for value in args] if args else []
-        self.path_kwargs = {name: self.decode_argument(value, name=name) for name, value in kwargs.items()} if kwargs else {}
+        self.path_kwargs = (
+            {name: self.decode_argument(value, name=name) for name, value in kwargs.items()} if kwargs else {}
+        )
         if method not in SAFE_METHODS:
             self._cross_origin_protection()
 
@@ -223,11 +245,11 @@ class RequestHandler(RenderingMixin, ResponseMixin):
             self._watch_connection()
 
     def _wait(self, waiting: Awaitable[Any], preparing: bool) -> None:
-        """Leave the rest of the way to a coroutine that waits for what `prepare` or the verb method returned."""
+        """Leave the rest of the way to a coroutine, which waits for what a method returned."""
         if not is_awaitable(waiting):
             raise TypeError(
                 f"{type(self).__name__}.{'prepare' if preparing else self.request.method.lower()}() returned "
-                f"{waiting!r:.80}; a handler returns None, a Deferred or an awaitable, and writes its response"
+                f"{waiting!r:.80}; methods return None or something to wait for, and write the response"
             )
         self._watch_connection()
         running = drive(self._continue(waiting, preparing))
@@ -271,10 +293,10 @@ class RequestHandler(RenderingMixin, ResponseMixin):
         if isinstance(result, Failure) and not result.check(*_OVER):
             app_log.error("Uncaught exception %s", self._request_summary(), exc_info=result.value)
 
-    # -- the client ---------------------------------------------------------------------------------------------------
+    # -- the client --------------------------------------------------------------------------------
 
     def _watch_connection(self) -> None:
-        """Ask to hear when the client goes away; not worth it for a handler that ends in this turn of the reactor."""
+        """Ask to hear when the client goes away; not worth it for a handler that never waits."""
         if not self._watching and not self._finished:
             self._watching = True
             self._connection().set_close_callback(self._connection_closed)
@@ -286,7 +308,9 @@ class RequestHandler(RenderingMixin, ResponseMixin):
         try:
             self.on_connection_close()
         except Exception:
-            app_log.error("Uncaught exception in on_connection_close %s", self._request_summary(), exc_info=True)
+            app_log.error(
+                "Uncaught exception in on_connection_close %s", self._request_summary(), exc_info=True
+            )
         arrived = self._body_arrived
         if arrived is not None and not arrived.called:
             arrived.errback(ClientGone())
@@ -301,11 +325,12 @@ class RequestHandler(RenderingMixin, ResponseMixin):
         return self.cancel_on_disconnect
 
     def notifyFinish(self) -> Deferred[None]:
-        """A Deferred that fires when the response is complete, and fails when the client goes away before (Cyclone)."""
+        """A Deferred that fires after the response, and fails when the client goes away before (Cyclone)."""
         return self.request.notifyFinish()
 
     def set_max_body_size(self, max_body_size: int) -> None:
-        """Raise or lower the limit for the body of this request; to be called in `prepare` of a handler that streams it.
+        """Raise or lower the limit for the body of this request; to be called in `prepare` of a handler that
+        streams it.
 
         :param max_body_size: bytes, after decompression.
         """
@@ -317,13 +342,14 @@ class RequestHandler(RenderingMixin, ResponseMixin):
             raise RuntimeError(f"{self.request!r} has no connection to answer on")
         return connection
 
-    # -- output -------------------------------------------------------------------------------------------------------
+    # -- output ------------------------------------------------------------------------------------
 
     def write(self, chunk: str | bytes | dict[str, Any]) -> None:
         """Add to the response; sent with `flush` or `finish`.
 
-        :param chunk: text (sent as UTF-8), bytes, or a dictionary, which is sent as JSON with its content type. Lists are
-            refused, as a list of JSON could be read by a script of another site in old browsers.
+        :param chunk: text (sent as UTF-8), bytes, or a dictionary, which is sent as JSON with its content
+            type. Lists are refused, as a list of JSON could be read by a script of another site in old
+            browsers.
         """
         if self._finished:
             if self._client_gone:
@@ -337,7 +363,9 @@ class RequestHandler(RenderingMixin, ResponseMixin):
             self._write_buffer.append(json_encode(chunk).encode())
             self._headers._values["Content-Type"] = "application/json; charset=UTF-8"
         elif isinstance(chunk, list):
-            raise TypeError("write() does not take lists: put them into a dictionary, as in write({'items': [...]})")
+            raise TypeError(
+                "write() does not take lists: put them into a dictionary, as in write({'items': [...]})"
+            )
         else:
             raise TypeError(f"write() takes text, bytes and dictionaries, not {type(chunk).__name__}")
 
@@ -362,8 +390,8 @@ class RequestHandler(RenderingMixin, ResponseMixin):
     def flush(self, include_footers: bool = False) -> Deferred[None]:
         """Send what was written so far, after the head if that is not sent yet.
 
-        :returns: a Deferred that fires when the client (or its kernel) is ready for more. It fails with `ClientGone` if
-            there is no client any more; to look at it is not needed.
+        :returns: a Deferred that fires when the client (or its kernel) is ready for more. It fails with
+            `ClientGone` if there is no client any more; to look at it is not needed.
         """
         buffer = self._write_buffer
         chunk = buffer[0] if len(buffer) == 1 else b"".join(buffer)
@@ -393,12 +421,12 @@ class RequestHandler(RenderingMixin, ResponseMixin):
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Deferred[None]:
         """Complete the response.
 
-        A GET or HEAD that is answered with 200 and not flushed before gets an *Etag*, or becomes a 304 if the client has
-        the same already.
+        A GET or HEAD that is answered with 200 and not flushed before gets an *Etag*, or becomes a 304 if the
+        client has the same already.
 
         :param chunk: to be written before, as by `write`.
-        :returns: a Deferred that fires when all is handed to the client; it fails with `ClientGone` if there is none. To
-            look at it is not needed.
+        :returns: a Deferred that fires when all is handed to the client; it fails with `ClientGone` if there
+            is none. To look at it is not needed.
         """
         if self._finished:
             if self._client_gone:
@@ -452,7 +480,8 @@ class RequestHandler(RenderingMixin, ResponseMixin):
             self.on_finish()
         except Exception:
             app_log.error("Uncaught exception after the response %s", self._request_summary(), exc_info=True)
-        # Bound methods and modules point back here; without them the handler goes without the garbage collector.
+        # Bound methods and modules point back here; without them the handler goes without the garbage
+        # collector.
         self._ui = self._active_modules = None
         if self._on_conclusion is not None:
             self._on_conclusion()
@@ -472,7 +501,7 @@ class RequestHandler(RenderingMixin, ResponseMixin):
         request = self.request
         return f"{request.method} {request.uri} ({request.remote_ip})"
 
-    # -- errors -------------------------------------------------------------------------------------------------------
+    # -- errors ------------------------------------------------------------------------------------
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Answer with an error page in place of what was written, and finish.
@@ -519,8 +548,8 @@ class RequestHandler(RenderingMixin, ResponseMixin):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Write the error page; override for another one.
 
-        :param kwargs: `exc_info` is there if an exception was the reason, an `HTTPError` too. It is not the one that
-            `sys.exc_info()` returns.
+        :param kwargs: `exc_info` is there if an exception was the reason, an `HTTPError` too. It is not the
+            one that `sys.exc_info()` returns.
         """
         if status_code in (204, 304) or 100 <= status_code < 200:
             self.finish()
@@ -539,14 +568,15 @@ class RequestHandler(RenderingMixin, ResponseMixin):
     ) -> None:
         """Log an exception that ended the request; override for another way.
 
-        An `HTTPError` is a warning in one line, if it has a message; everything else an error with its traceback.
+        An `HTTPError` is a warning in one line, if it has a message; everything else an error with its
+        traceback.
         """
         if isinstance(value, HTTPError):
             message = value.get_message()
             if message:
                 gen_log.warning("%d %s: %s", value.status_code, self._request_summary(), message)
         else:
-            app_log.error("Uncaught exception %s\n%r", self._request_summary(), self.request, exc_info=(typ, value, tb))  # type: ignore[arg-type]
+            app_log.error("Uncaught exception %s\n%r", self._request_summary(), self.request, exc_info=value)
 
     def _handle_request_exception(self, error: BaseException) -> None:
         error = unwrap(error)
@@ -570,7 +600,7 @@ class RequestHandler(RenderingMixin, ResponseMixin):
             self._send_bare_error()
 
     def _send_bare_error(self) -> None:
-        """Answer without the help of anything that was overridden, so that the client does not wait for ever."""
+        """Answer without anything that was overridden, so that the client does not wait for ever."""
         if self._concluded:
             return
         connection = self._connection()
@@ -578,7 +608,9 @@ class RequestHandler(RenderingMixin, ResponseMixin):
             if not self._headers_written:
                 self._headers_written = True
                 self.set_status(500)
-                connection.write_headers(self._start_line(), httputil.HTTPHeaders({"Content-Length": "0"}), b"")
+                connection.write_headers(
+                    self._start_line(), httputil.HTTPHeaders({"Content-Length": "0"}), b""
+                )
             connection.finish()
         except Exception:
             gen_log.error("Failed to flush partial response", exc_info=True)

@@ -1,6 +1,7 @@
 """Pages: templates, UI modules, links to static files.
 
-Part of `RequestHandler`. The template language is in `cycloneish.template`, the modules in `cycloneish.web.uimodules`.
+Part of `RequestHandler`. The template language is in `cycloneish.template`, the modules in
+`cycloneish.web.uimodules`.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class RenderingMixin(XsrfMixin):
         return self._template_loader(path).load(template_name).generate(**namespace)
 
     def get_template_path(self) -> str | None:
-        """Where the templates of this handler are: the setting `template_path`; None means beside the calling file."""
+        """Where the templates are: the setting `template_path`; None means beside the calling file."""
         path = self.application.settings.get("template_path")
         return None if path is None else os.fspath(path)
 
@@ -91,8 +92,8 @@ class RenderingMixin(XsrfMixin):
     def create_template_loader(self, template_path: str) -> template.BaseLoader:
         """Make the loader for the templates in *template_path*; called once per path.
 
-        Settings: `template_loader` (used as it is), `autoescape` (a function's name, or None), `template_whitespace`
-        (`all`, `single` or `oneline`).
+        Settings: `template_loader` (used as it is), `autoescape` (a function's name, or None),
+        `template_whitespace` (`all`, `single` or `oneline`).
         """
         settings = self.application.settings
         if "template_loader" in settings:
@@ -123,15 +124,17 @@ class RenderingMixin(XsrfMixin):
                     loader = loaders[key] = self.create_template_loader(path)
         return loader
 
-    # -- links --------------------------------------------------------------------------------------------------------
+    # -- links -------------------------------------------------------------------------------------
 
     def static_url(self, path: str, include_host: bool | None = None, **kwargs: Any) -> str:
         """The URL of a static file, with its version, so that browsers may keep it until it changes.
 
-        Needs the setting `static_path`. *path* should come from the program, not from a request: the file is read.
+        Needs the setting `static_path`. *path* should come from the program, not from a request: the file is
+        read.
 
         :param include_host: make it absolute; by default what the handler's attribute `include_host` says.
-        :param kwargs: for `make_static_url` of the class that serves the files; `include_version=False` for no version.
+        :param kwargs: for `make_static_url` of the class that serves the files; `include_version=False` for
+            no version.
         :raises HTTPError: (403) *path* leads out of the directory.
         """
         self.require_setting("static_path", "static_url")
@@ -145,14 +148,16 @@ class RenderingMixin(XsrfMixin):
         """The path of the route called *name*; see `Application.reverse_url`."""
         return self.application.reverse_url(name, *args)
 
-    # -- UI methods and modules ---------------------------------------------------------------------------------------
+    # -- UI methods and modules --------------------------------------------------------------------
 
     @property
     def ui(self) -> ObjectDict:
         """The application's UI methods bound to this handler, and `modules`; made when first looked at."""
         ui = self._ui
         if ui is None:
-            ui = ObjectDict({name: self._ui_method(method) for name, method in self.application.ui_methods.items()})
+            ui = ObjectDict(
+                {name: self._ui_method(method) for name, method in self.application.ui_methods.items()}
+            )
             # Templates look in `_tt_modules`: a name of the application may hide `modules`.
             ui["_tt_modules"] = ui["modules"] = UIModuleNamespace(self._bind_ui_module)
             self._ui = ui
@@ -179,7 +184,7 @@ class RenderingMixin(XsrfMixin):
 
         return render
 
-    # -- what modules bring along -------------------------------------------------------------------------------------
+    # -- what modules bring along ------------------------------------------------------------------
 
     def _with_resources(self, html: bytes) -> bytes:
         """Put the scripts and styles of the modules that were rendered into the page."""
@@ -221,17 +226,25 @@ class RenderingMixin(XsrfMixin):
     def render_linked_js(self, js_files: Iterable[str]) -> str:
         """The HTML for the scripts of the modules; override for other HTML."""
         return "".join(
-            [f'<script src="{xhtml_escape(url)}" type="text/javascript"></script>' for url in self._urls(js_files)]
+            [
+                f'<script src="{xhtml_escape(url)}" type="text/javascript"></script>'
+                for url in self._urls(js_files)
+            ]
         )
 
     def render_embed_js(self, js_embed: Iterable[bytes]) -> bytes:
         """The HTML for the JavaScript of the modules; override for other HTML."""
-        return b'<script type="text/javascript">\n//<![CDATA[\n' + b"\n".join(js_embed) + b"\n//]]>\n</script>"
+        return (
+            b'<script type="text/javascript">\n//<![CDATA[\n' + b"\n".join(js_embed) + b"\n//]]>\n</script>"
+        )
 
     def render_linked_css(self, css_files: Iterable[str]) -> str:
         """The HTML for the style sheets of the modules; override for other HTML."""
         return "".join(
-            [f'<link href="{xhtml_escape(url)}" type="text/css" rel="stylesheet"/>' for url in self._urls(css_files)]
+            [
+                f'<link href="{xhtml_escape(url)}" type="text/css" rel="stylesheet"/>'
+                for url in self._urls(css_files)
+            ]
         )
 
     def render_embed_css(self, css_embed: Iterable[bytes]) -> bytes:

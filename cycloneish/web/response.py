@@ -77,8 +77,8 @@ class ResponseMixin(HandlerBase):
     def set_status(self, status_code: int, reason: str | None = None) -> None:
         """Set the status of the response.
 
-        :param reason: the phrase behind the number; a known number has one. What cannot stand there becomes "Unknown":
-            errors are reported through this method, so it does not raise any.
+        :param reason: the phrase behind the number; a known number has one. What cannot stand there becomes
+            "Unknown": errors are reported through this method, so it does not raise any.
         """
         self._status_code = status_code
         if reason is None:
@@ -96,13 +96,15 @@ class ResponseMixin(HandlerBase):
             return line
         return ResponseStartLine("", self._status_code, self._reason)
 
-    # -- headers ------------------------------------------------------------------------------------------------------
+    # -- headers -----------------------------------------------------------------------------------
 
     def set_header(self, name: str, value: HeaderValue) -> None:
         """Set a header of the response, in place of what it was.
 
-        :param value: text, bytes (taken as Latin-1), a whole number, or a `datetime`, which becomes an HTTP date.
-        :raises ValueError: name or value would not stay inside the header: line ends, NUL, other control characters.
+        :param value: text, bytes (taken as Latin-1), a whole number, or a `datetime`, which becomes an HTTP
+            date.
+        :raises ValueError: name or value would not stay inside the header: line ends, NUL, other control
+            characters.
         :raises TypeError: for another kind of value.
         """
         text = self._convert_header_value(value)
@@ -135,7 +137,9 @@ class ResponseMixin(HandlerBase):
         elif isinstance(value, datetime.datetime):
             return httputil.format_timestamp(value)
         else:
-            raise TypeError(f"a header cannot have the value {value!r}: give text, bytes, a whole number or a datetime")
+            raise TypeError(
+                f"a header cannot have the value {value!r}: give text, bytes, a whole number or a datetime"
+            )
         if _valid_value(text) is None:
             raise ValueError(f"Unsafe header value {text!r}")
         return text
@@ -144,10 +148,11 @@ class ResponseMixin(HandlerBase):
         for name in _REPRESENTATION_HEADERS:
             self.clear_header(name)
 
-    # -- validators ---------------------------------------------------------------------------------------------------
+    # -- validators --------------------------------------------------------------------------------
 
     def compute_etag(self) -> str | None:
-        """Return the entity tag of what was written, in quotes; override to compute it otherwise, None for none.
+        """Return the entity tag of what was written, in quotes; override to compute it otherwise, None for
+        none.
 
         Source: RFC 9110, section 8.8.3.
         """
@@ -160,7 +165,7 @@ class ResponseMixin(HandlerBase):
         return f'"{hasher.hexdigest()}"'
 
     def set_etag_header(self) -> None:
-        """Set *Etag* to what `compute_etag` returns; done by itself when a GET is answered with 200 in one piece."""
+        """Set *Etag* to what `compute_etag` returns; happens by itself to a 200 that is sent in one piece."""
         etag = self.compute_etag()
         if etag is not None:
             self.set_header("Etag", etag)
@@ -182,4 +187,6 @@ class ResponseMixin(HandlerBase):
         if not etag:
             return False
         etags = _ETAGS.findall(condition)
-        return bool(etags) and (etags[0] == "*" or etag.removeprefix("W/") in [e.removeprefix("W/") for e in etags])
+        return bool(etags) and (
+            etags[0] == "*" or etag.removeprefix("W/") in [e.removeprefix("W/") for e in etags]
+        )

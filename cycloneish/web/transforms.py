@@ -1,7 +1,7 @@
 """What happens to a response between the handler and the connection: compression.
 
-`Application` holds the list of transforms; `RequestHandler.flush` runs each of them over the head with the first piece of
-the body, and over every later piece.
+`Application` holds the list of transforms; `RequestHandler.flush` runs each of them over the head with the
+first piece of the body, and over every later piece.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from cycloneish.httputil import HTTPHeaders, HTTPServerRequest
 __all__ = ["GZipContentEncoding", "OutputTransform"]
 
 # RFC 9110, section 12.5.3.
-_CODING = re.compile(r"(?:^|,)[ \t]*(gzip|x-gzip|\*)[ \t]*(?:;[ \t]*q=([0-9.]+)[ \t]*)?(?=,|$)", re.IGNORECASE)
+_CODING = re.compile(
+    r"(?:^|,)[ \t]*(gzip|x-gzip|\*)[ \t]*(?:;[ \t]*q=([0-9.]+)[ \t]*)?(?=,|$)", re.IGNORECASE
+)
 _GZIP_FORMAT = 31  # window bits of zlib: 15, and 16 for a gzip header and trailer
 
 
@@ -38,8 +40,9 @@ class OutputTransform:
 class GZipContentEncoding(OutputTransform):
     """Compresses text for clients that take gzip; on by the setting `compress_response`.
 
-    Left as they are: types that are compressed already (images, archives, films), responses that have an encoding, and
-    whole responses below `MIN_LENGTH`. A streamed response is compressed and flushed piece by piece.
+    Left as they are: types that are compressed already (images, archives, films), responses that have an
+    encoding, and whole responses below `MIN_LENGTH`. A streamed response is compressed and flushed piece by
+    piece.
 
     Counterpart: `tornado.web.GZipContentEncoding`.
     """

@@ -1,7 +1,7 @@
 """Reusable pieces of a page that bring their own scripts and styles.
 
-Templates call them as `{% module Name(...) %}`; `cycloneish.web.rendering` makes them, one object per handler and class,
-and puts what they bring into the page.
+Templates call them as `{% module Name(...) %}`; `cycloneish.web.rendering` makes them, one object per handler
+and class, and puts what they bring into the page.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class UIModule:
 class LinkifyModule(UIModule):
     """`{% module linkify(text) %}`: makes links of the URLs in a text."""
 
-    def render(self, text: str, **kwargs: Any) -> str:  # type: ignore[override]
+    def render(self, text: str, **kwargs: Any) -> str:
         """Return the HTML; the arguments are those of `escape.linkify`."""
         return linkify(text, **kwargs)
 
@@ -87,16 +87,17 @@ class LinkifyModule(UIModule):
 class XsrfFormModule(UIModule):
     """`{% module xsrf_form_html() %}`: the hidden field with the XSRF token."""
 
-    def render(self) -> str:  # type: ignore[override]
+    def render(self) -> str:
         """Return the HTML."""
         return self.handler.xsrf_form_html()
 
 
 class TemplateModule(UIModule):
-    """`{% module Template("entry.html", entry=entry) %}`: a template with a namespace of its own, as a module.
+    """`{% module Template("entry.html", entry=entry) %}`: a template with a namespace of its own, as a
+    module.
 
-    In the template, `{{ set_resources(css_files="entry.css") }}` stands for the methods of `UIModule`. It counts once
-    per template, so its arguments may not depend on those of the template.
+    In the template, `{{ set_resources(css_files="entry.css") }}` stands for the methods of `UIModule`. It
+    counts once per template, so its arguments may not depend on those of the template.
 
     Counterpart: `tornado.web.TemplateModule`.
     """
@@ -105,7 +106,7 @@ class TemplateModule(UIModule):
         super().__init__(handler)
         self._resources: dict[str, dict[str, Any]] = {}
 
-    def render(self, path: str, **kwargs: Any) -> bytes:  # type: ignore[override]
+    def render(self, path: str, **kwargs: Any) -> bytes:
         """Render the template at *path*.
 
         :raises ValueError: it calls `set_resources` with other arguments than before.
@@ -113,7 +114,9 @@ class TemplateModule(UIModule):
 
         def set_resources(**resources: Any) -> str:
             if self._resources.setdefault(path, resources) != resources:
-                raise ValueError(f"{path} calls set_resources() with different resources than before in the same page")
+                raise ValueError(
+                    f"{path} calls set_resources() with different resources than before in the same page"
+                )
             return ""
 
         return self.render_string(path, set_resources=set_resources, **kwargs)
@@ -168,4 +171,6 @@ class UIModuleNamespace:
         try:
             return self._bind(name)
         except KeyError:
-            raise AttributeError(f"no UI module is called {name!r}; the setting ui_modules names them") from None
+            raise AttributeError(
+                f"no UI module is called {name!r}; the setting ui_modules names them"
+            ) from None

@@ -57,7 +57,7 @@ class VisitorMixin(HandlerBase):
                 return get_locale(*[code for _, code in wanted])
         return get_locale(default)
 
-    # -- the user -----------------------------------------------------------------------------------------------------
+    # -- the user ----------------------------------------------------------------------------------
 
     @property
     def current_user(self) -> Any:

@@ -3,8 +3,8 @@
 Part of `RequestHandler`; two independent ways, each switched on by a setting:
 
 * `xsrf_cookies`: a random token in a cookie has to come back as an argument or a header.
-* `cross_origin_protection`: the browser says where a request comes from (*Sec-Fetch-Site*, *Origin*), and only this
-  origin and the setting `trusted_origins` are accepted. Needs nothing in the forms.
+* `cross_origin_protection`: the browser says where a request comes from (*Sec-Fetch-Site*, *Origin*), and
+  only this origin and the setting `trusted_origins` are accepted. Needs nothing in the forms.
 
 GET, HEAD and OPTIONS are not checked: they must not change anything.
 """
@@ -61,14 +61,16 @@ class XsrfMixin(ArgumentsMixin, CookiesMixin, VisitorMixin):
             if refusal is not None:
                 raise HTTPError(403, "%s", refusal)
 
-    # -- by token -----------------------------------------------------------------------------------------------------
+    # -- by token ----------------------------------------------------------------------------------
 
     @property
     def xsrf_token(self) -> bytes:
-        """The token that a form or a script has to send back; looking at it sends the cookie if there is none yet.
+        """The token that a form or a script has to send back; looking at it sends the cookie if there is none
+        yet.
 
-        It is masked anew for each response, so that compression cannot give it away (the BREACH attack). Settings:
-        `xsrf_cookie_name` (`_xsrf`), `xsrf_cookie_version` (2), `xsrf_cookie_kwargs` (for `set_cookie`).
+        It is masked anew for each response, so that compression cannot give it away (the BREACH attack).
+        Settings: `xsrf_cookie_name` (`_xsrf`), `xsrf_cookie_version` (2), `xsrf_cookie_kwargs` (for
+        `set_cookie`).
         """
         if self._xsrf_token is None:
             self._xsrf_token = self._make_xsrf_token()
@@ -82,7 +84,9 @@ class XsrfMixin(ArgumentsMixin, CookiesMixin, VisitorMixin):
             output = b2a_hex(token)
         elif output_version == 2:
             mask = os.urandom(_MASK_BYTES)
-            output = b"|".join((b"2", b2a_hex(mask), b2a_hex(_masked(mask, token)), str(int(timestamp)).encode()))
+            output = b"|".join(
+                (b"2", b2a_hex(mask), b2a_hex(_masked(mask, token)), str(int(timestamp)).encode())
+            )
         else:
             raise ValueError(f"the setting xsrf_cookie_version is {output_version!r}; it can be 1 or 2")
         if version is None:
@@ -103,8 +107,8 @@ class XsrfMixin(ArgumentsMixin, CookiesMixin, VisitorMixin):
     def check_xsrf_cookie(self) -> None:
         """Raise `HTTPError` (403) unless the request brings the token of its cookie back.
 
-        It is looked for in the argument `_xsrf` and in the headers *X-XSRFToken* and *X-CSRFToken*. Override to do nothing
-        in a handler that is called by programs and does not look at cookies.
+        It is looked for in the argument `_xsrf` and in the headers *X-XSRFToken* and *X-CSRFToken*. Override
+        to do nothing in a handler that is called by programs and does not look at cookies.
         """
         headers = self.request.headers
         given = self.get_argument("_xsrf", None) or headers.get("X-Xsrftoken") or headers.get("X-Csrftoken")
@@ -120,17 +124,19 @@ class XsrfMixin(ArgumentsMixin, CookiesMixin, VisitorMixin):
         """The hidden field for a form: `{% module xsrf_form_html() %}` in a template."""
         return f'<input type="hidden" name="_xsrf" value="{xhtml_escape(self.xsrf_token)}"/>'
 
-    # -- by origin ----------------------------------------------------------------------------------------------------
+    # -- by origin ---------------------------------------------------------------------------------
 
     def _check_cross_origin(self, check: Callable[[str], bool]) -> str | None:
-        """Why the request is refused, or None. *check* is asked about the origin of a request from elsewhere."""
+        """Why the request is refused, or None. *check* is asked about another origin."""
         headers = self.request.headers
         site = headers.get("Sec-Fetch-Site")
         if site in ("same-origin", "none"):
             return None
         origin = headers.get("Origin")
         if site is not None:  # same-site, cross-site
-            return None if origin and check(origin) else f"Sec-Fetch-Site {site} & origin {origin!r} not allowed"
+            return (
+                None if origin and check(origin) else f"Sec-Fetch-Site {site} & origin {origin!r} not allowed"
+            )
         # No browser of these years over TLS. Without an origin, it is no browser at all.
         if origin is None or self._origin_matches_host(origin) or check(origin):
             return None
