@@ -143,7 +143,7 @@ class HTTP1Exchange(HTTPConnection):
             return
         self.finished = True
         if self._owed and not self._bodyless:
-            self._connection.abort()
+            self._connection.close()
             raise HTTPOutputError(f"Tried to write {self._owed} bytes less than Content-Length")
         if self._chunked and not self._bodyless:
             self._connection.send(b"0\r\n\r\n")
@@ -176,7 +176,8 @@ class HTTP1Exchange(HTTPConnection):
                 self.keep_alive = False
         elif not self._connection.keeps_alive(self):
             self.keep_alive = False
-            extra += "Connection: close\r\n"
+            if http11:  # an HTTP/1.0 client expects nothing else
+                extra += "Connection: close\r\n"
         elif not http11:
             extra += "Connection: Keep-Alive\r\n"
         return response_head(code, reason, headers, extra)
@@ -186,7 +187,7 @@ class HTTP1Exchange(HTTPConnection):
         if self._owed is not None:
             self._owed -= len(chunk)
             if self._owed < 0 and not self._bodyless:
-                self._connection.abort()
+                self._connection.close()
                 raise HTTPOutputError("Tried to write more data than Content-Length")
         if self._bodyless or not chunk:
             return b""

@@ -165,6 +165,8 @@ class HTTP1ServerConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         detached = self._state == DETACHED
+        if reason.type is not None and reason.type.__module__.startswith("OpenSSL."):
+            gen_log.warning("SSL Error on connection from %s: %s", self.context, reason.value)
         self._state = CLOSED
         self._lost = True
         self._deadlines.remove(self)
@@ -275,9 +277,18 @@ class HTTP1ServerConnection(Protocol):
         return transport
 
     def close(self) -> None:
-        """Close the connection when what was written has been sent. Tornado: ``IOStream.close``."""
-        if self._state != CLOSED:
-            self._close()
+        """Close the connection when what was written has been sent; what is written later is dropped.
+
+        Tornado: ``IOStream.close``.
+        """
+        if self._state == CLOSED:
+            return
+        exchange, self._exchange = self._exchange, None
+        self._buffer = b""
+        self._close()
+        if exchange is not None and not exchange.finished:
+            exchange.finished = True
+            exchange.peer_left()
 
     def closed(self) -> bool:
         """Whether the connection is gone."""
@@ -285,13 +296,17 @@ class HTTP1ServerConnection(Protocol):
 
     def abort(self) -> None:
         """Close the connection at once and drop what has not been sent."""
-        if self._exchange is not None:
-            self._exchange.finished = True
         transport: Any = self.transport
         transport.abortConnection()
 
     def shut_down(self) -> None:
-        """Close as soon as the request in flight is answered; an idle connection closes at once."""
+        """Close as soon as the request in flight is answered; an idle connection closes at once.
+
+        So does one whose peer has shut its side: most such peers are gone, and none will ask again.
+        """
+        if self._peer_shut:
+            self.abort()
+            return
         if self._state == HEAD and not (self._buffer and self._scheduled is not None):
             self._close()
 
@@ -599,17 +614,9 @@ class HTTP1ServerConnection(Protocol):
             exchange.peer_left()
 
     def _crash(self, failure: Failure | None = None) -> None:
-        """Answer an error of the application that it did not answer itself, and close."""
+        """Log an error that the application did not handle itself, and close, as Tornado does."""
         self._log_crash(failure if failure is not None else Failure())
-        if self._state >= LINGER:
-            return
-        exchange, self._exchange = self._exchange, None
-        if exchange is None or not exchange.started:
-            self.send(error_response(500))
-        self._linger()
-        if exchange is not None and not exchange.finished:
-            exchange.finished = True
-            exchange.peer_left()
+        self.close()
 
     def _log_crash(self, failure: Failure) -> None:
         app_log.error("Uncaught exception", exc_info=failure.value)
