@@ -57,7 +57,7 @@ _DAY: Final = 86400
 #: How far in the future a version 1 timestamp may lie. Its signature has no separators, so digits of the
 #: value could be moved to the timestamp.
 _MAX_FUTURE: Final = 31 * _DAY
-_NUMBER: Final = re.compile(rb"[0-9]{1,12}")
+_NUMBER: Final = re.compile(rb"[0-9]{1,20}")
 # Version 1 begins with base64, which may look like a number; three digits and fewer it cannot be.
 _VERSION: Final = re.compile(rb"([1-9][0-9]{0,2})\|")
 
@@ -200,7 +200,7 @@ def _split_v2(value: bytes) -> tuple[int, bytes, bytes, bytes, bytes] | None:
     fields = []
     position = 2
     for _ in range(4):
-        colon = value.find(b":", position, position + 13)
+        colon = value.find(b":", position, position + 21)
         digits = value[position:colon]
         if colon < 0 or not _NUMBER.fullmatch(digits):
             return None

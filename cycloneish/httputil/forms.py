@@ -248,7 +248,7 @@ def parse_multipart_form_data(
     parts = 0
     while (tail := data[position : position + 2]) != b"--":
         if tail != b"\r\n":
-            raise HTTPInputError("Invalid multipart/form-data: no final boundary found")
+            raise HTTPInputError("Invalid multipart/form-data: unexpected bytes after a boundary")
         parts += 1
         if parts > config.max_parts:
             raise HTTPInputError("multipart/form-data has too many parts")
@@ -261,7 +261,9 @@ def parse_multipart_form_data(
         name, filename, content_type = part_disposition(headers, strict=_strict)
         start = headers_end + 4
         # An empty body may share its line end with the one that closes the headers.
-        end = _find_delimiter(data, delimiter, start - 2)
+        end = data.find(delimiter, start - 2)
+        if end < 0:
+            raise HTTPInputError("Invalid multipart/form-data: no final boundary found")
         value = data[start:end]
         position = end + len(delimiter)
         if filename is None:
@@ -295,15 +297,8 @@ def _part_headers(block: bytes) -> HTTPHeaders:
         raise HTTPInputError("multipart/form-data part header is not UTF-8") from error
     headers = HTTPHeaders()
     for line in text.split("\r\n"):
-        headers.parse_line(line, _chars_are_bytes=False)
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise HTTPInputError("no colon in header line")
+        headers.add(name, value.strip(" \t"), _chars_are_bytes=False)
     return headers
-
-
-def _find_delimiter(data: bytes, delimiter: bytes, start: int) -> int:
-    while (found := data.find(delimiter, start)) >= 0:
-        after = found + len(delimiter)
-        if data[after : after + 2] in (b"\r\n", b"--"):
-            return found
-        # The boundary is a prefix of what stands here, which belongs to the content.
-        start = after
-    raise HTTPInputError("Invalid multipart/form-data: no final boundary found")
