@@ -311,10 +311,13 @@ class RequestHandler(RenderingMixin, ResponseMixin):
             app_log.error(
                 "Uncaught exception in on_connection_close %s", self._request_summary(), exc_info=True
             )
+        # From here on, for whoever asked the request.
+        self.request._request_done(Failure(ConnectionDone()))
         arrived = self._body_arrived
         if arrived is not None and not arrived.called:
             arrived.errback(ClientGone())
         if self._running is None:
+            # Nobody is at work who could finish it.
             self._conclude()
         elif self._cancels():
             self._running.cancel()
@@ -396,7 +399,7 @@ class RequestHandler(RenderingMixin, ResponseMixin):
         buffer = self._write_buffer
         chunk = buffer[0] if len(buffer) == 1 else b"".join(buffer)
         self._write_buffer = []
-        if self._client_gone:
+        if self._concluded:
             return client_gone()
         request = self.request
         connection = request.connection or self._connection()
@@ -434,10 +437,6 @@ class RequestHandler(RenderingMixin, ResponseMixin):
             raise RuntimeError("finish() called twice")
         if chunk is not None:
             self.write(chunk)
-        if self._client_gone:
-            self._write_buffer = []
-            self._conclude()
-            return client_gone()
         if not self._headers_written:
             self._complete_head()
         if self._watching:
@@ -446,6 +445,7 @@ class RequestHandler(RenderingMixin, ResponseMixin):
             self._connection().set_close_callback(None)
         sent = self.flush(include_footers=True)
         self._connection().finish()
+        self._finished = True
         self._conclude()
         return sent
 
@@ -471,17 +471,24 @@ class RequestHandler(RenderingMixin, ResponseMixin):
         """Do, once, what comes after the response or in place of it."""
         if self._concluded:
             return
+        answered = self._finished
         self._concluded = self._finished = True
-        gone = self._client_gone
-        self.request._request_done(Failure(ConnectionDone()) if gone else None)
         try:
-            if not gone:
+            if answered:
+                self.request._request_done()
                 self._log()
-            self.on_finish()
+            else:
+                # The client may still hold its half of the connection open.
+                self._connection().finish()
+        except httputil.HTTPOutputError:
+            pass  # less than was announced, but nobody is there to miss it
         except Exception:
             app_log.error("Uncaught exception after the response %s", self._request_summary(), exc_info=True)
-        # Bound methods and modules point back here; without them the handler goes without the garbage
-        # collector.
+        try:
+            self.on_finish()
+        except Exception:
+            app_log.error("Uncaught exception in on_finish %s", self._request_summary(), exc_info=True)
+        # Bound methods and modules point back here; without them no garbage collector is needed.
         self._ui = self._active_modules = None
         if self._on_conclusion is not None:
             self._on_conclusion()
