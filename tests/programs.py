@@ -90,6 +90,9 @@ class Running:
 
     def wait(self) -> int:
         """Its exit status; the rest of what it wrote is in :attr:`output` afterwards."""
+        assert self.process.stdout is not None
+        if self.process.stdout.closed:
+            return self.process.wait()
         try:
             status = self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -98,7 +101,6 @@ class Running:
         self._reader.join(PATIENCE)
         while (line := self._lines.get(timeout=PATIENCE)) is not None:
             self.output += line
-        assert self.process.stdout is not None
         self.process.stdout.close()
         return status
 
@@ -116,8 +118,7 @@ def running(command: list[str], folder: Path, **env: str) -> Iterator[Running]:
     try:
         yield program
     finally:
-        if program.process.stdout is not None and not program.process.stdout.closed:
-            program.stop()
+        program.stop()
 
 
 class Visitor:

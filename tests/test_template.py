@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import random
 import threading
@@ -31,6 +32,10 @@ def render(text: str | bytes, /, **variables: Any) -> bytes:
 
 
 class LanguageTests(SynchronousTestCase):
+    def test_methods_that_import_something_work(self) -> None:
+        day = datetime.date(2024, 2, 3)
+        self.assertEqual(render("{{ day.strftime('%d.%m.%Y') }}", day=day), b"03.02.2024")
+
     def test_expressions_take_any_type(self) -> None:
         text = "{{ a }}|{{ b }}|{{ c }}|{{ d }}|{{ e }}"
         self.assertEqual(

@@ -6,6 +6,7 @@ template directory and calls :meth:`Template.generate`.
 
 from __future__ import annotations
 
+import builtins
 import datetime
 import os
 import posixpath
@@ -125,6 +126,8 @@ class Template:
             self._program = self._plain()
         self._base_namespace = {
             **_BUILTINS,
+            # C code that imports (strftime does) looks for it in the globals of its caller.
+            "__builtins__": builtins,
             "__name__": self.name.replace(".", "_"),
             "__loader__": self._program.source,
         }

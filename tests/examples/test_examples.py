@@ -1,0 +1,73 @@
+"""Each example of the documentation, started as its first lines say and asked what its page promises."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.programs import EXAMPLES, ROOT, Running, Visitor, run_command
+
+FREE_PORT = ("--listen", "tcp:0:interface=127.0.0.1")
+
+
+class ExampleTest(SynchronousTestCase):
+    def start(self, app: str, *options: str) -> tuple[Running, Visitor]:
+        program = Running(run_command("--app", app, *FREE_PORT, *options), EXAMPLES)
+        self.addCleanup(program.stop)
+        return program, Visitor(program.url())
+
+    def test_hello(self) -> None:
+        _, visitor = self.start("hello:make_app")
+        status, headers, text = visitor.get("/hello/world")
+        self.assertEqual((status, text), (200, '{"hello": "world"}'))
+        self.assertEqual(headers["Content-Type"], "application/json; charset=UTF-8")
+
+    def test_the_readme_shows_hello_as_it_is(self) -> None:
+        shown = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        assert shown is not None
+        self.assertEqual(shown.group(1), (EXAMPLES / "hello.py").read_text())
+
+    def test_every_way_to_be_asynchronous_on_the_usual_reactor_and_on_asyncio(self) -> None:
+        for options in ((), ("--reactor", "asyncio")):
+            _, visitor = self.start("async_styles:make_app", *options)
+            self.assertEqual(visitor.get("/coroutine")[2], "AWAITED")
+            self.assertEqual(visitor.get("/inline-callbacks")[2], "YIELDED")
+            self.assertEqual(visitor.get("/deferred")[2], "returned")
+            self.assertEqual(visitor.get("/thread")[2], "4999950000")
+            self.assertEqual(visitor.get("/several?shop=baker&shop=tailor")[2], '{"cheapest": 5}')
+            self.assertEqual(visitor.get("/several?shop=baker&shop=closed")[0], 503)
+
+    def test_a_client_that_leaves_cancels_the_work_on_every_reactor(self) -> None:
+        for options in ((), ("--reactor", "asyncio")):
+            _, visitor = self.start("async_styles:make_app", *options)
+            with socket.create_connection((visitor.host, visitor.port), 30) as raw:
+                raw.sendall(b"GET /cancelled HTTP/1.1\r\nHost: here\r\n\r\n")
+                time.sleep(0.3)
+                self.assertEqual(visitor.get("/released")[2], "0")
+            until = time.monotonic() + 30
+            while visitor.get("/released")[2] != "1" and time.monotonic() < until:
+                time.sleep(0.05)
+            self.assertEqual(visitor.get("/released")[2], "1")
+
+    def test_asyncio_beside_deferreds(self) -> None:
+        _, visitor = self.start("asyncio_beside:make_app", "--reactor", "asyncio")
+        self.assertEqual(visitor.get("/both")[2], "ASYNCIO and DEFERRED")
+        self.assertEqual(visitor.get("/too-slow")[0], 504)
+
+    def test_asyncio_on_another_reactor_is_one_clear_error(self) -> None:
+        program, visitor = self.start("asyncio_beside:make_app", "--reactor", "select")
+        self.assertEqual(visitor.get("/both")[0], 500)
+        self.assertEqual(program.stop(), 0)
+        self.assertIn("asyncio", program.output)
+
+    def test_a_service_runs_from_before_the_first_request_to_after_the_last(self) -> None:
+        _, visitor = self.start("with_service:make_app")
+        self.assertIn('"running": true', visitor.get("/")[2])
+
+    def test_no_example_is_left_out(self) -> None:
+        tested = {"hello.py", "async_styles.py", "asyncio_beside.py", "with_service.py", "guestbook"}
+        here = {path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__"}
+        self.assertEqual(here, tested)
