@@ -61,6 +61,11 @@ class ChunkedReader:
         self.rest = b""
         self.trailers = HTTPHeaders()
 
+    @property
+    def announced(self) -> int:
+        """Bytes of the current chunk that have not been read."""
+        return self._remaining
+
     def read(self, data: bytes, max_bytes: int) -> bytes:
         """Decode *data* behind what was left of the last call.
 

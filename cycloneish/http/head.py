@@ -20,6 +20,8 @@ __all__ = ["CHUNKED", "RequestHead", "check_partial_head", "parse_request_head"]
 CHUNKED: Final = -1
 
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_METHOD_BEGUN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?: [\x21-\x7e]{0,100}|\Z)")
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _USUAL_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 _HTTP_VERSION: Final = re.compile(r"HTTP/[0-9]\.[0-9]")
 _DIGITS: Final = re.compile(r"[0-9]+")
@@ -77,23 +79,26 @@ def parse_request_head(head: bytes, limits: Limits) -> RequestHead:
     )
 
 
-def check_partial_head(data: bytes, limits: Limits) -> None:
+def check_partial_head(data: bytes, limits: Limits, scanned: int = 0) -> None:
     """Refuse as early as possible what has arrived of a head that is not complete yet.
 
+    :param scanned: so many bytes at the beginning were looked at before, but for up to 3 bytes: the work is
+        that of what is new, however small the pieces are in which a head comes.
     :raises HTTPInputError: it can never become a valid request, or is over a limit already.
     """
-    if data.count(b"\n") != data.count(b"\r\n"):
+    if _BARE_LF.search(data, scanned):
         # Something else may be wrong as well, and is the better reason to log.
         whole = data.replace(b"\r\n", b"\n").partition(b"\n\n")[0]
         parse_request_head(whole.replace(b"\n", b"\r\n"), limits)
         raise HTTPInputError("Malformed HTTP message: a line ends with a bare LF")
-    first_line, end_of_line, _ = data.partition(b"\r\n")
-    if len(first_line) > limits.max_request_line:
-        raise HTTPInputError("Request line too long", status=414)
-    if end_of_line:
-        _parse_request_line(first_line.decode("latin-1"), limits)
-    elif not first_line.isascii() or not _METHOD.match(first_line.decode("ascii")):
-        raise HTTPInputError("Malformed HTTP request line")
+    end_of_line = data.find(b"\r\n", 0, limits.max_request_line + 2)
+    if end_of_line < 0:
+        if len(data) > limits.max_request_line:
+            raise HTTPInputError("Request line too long", status=414)
+        if not _METHOD_BEGUN.match(data):
+            raise HTTPInputError("Malformed HTTP request line")
+    elif end_of_line >= scanned - 1:
+        _parse_request_line(data[:end_of_line].decode("latin-1"), limits)
     if len(data) > limits.max_header_size:
         raise HTTPInputError("Request header too large", status=431)
 

@@ -19,9 +19,10 @@ The states of a connection, in the order in which a request goes through them::
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 from typing import Protocol as TypingProtocol
 
 from twisted.internet.defer import CancelledError
@@ -37,6 +38,7 @@ from cycloneish.http.exchange import ConnectionContext, HTTP1Exchange
 from cycloneish.http.head import CHUNKED, check_partial_head, parse_request_head
 from cycloneish.http.limits import Limits
 from cycloneish.http.response import WriteDeferred, error_response
+from cycloneish.http.transport import writer_for
 from cycloneish.httputil import (
     HTTPConnection,
     HTTPInputError,
@@ -46,6 +48,8 @@ from cycloneish.iostream import StreamClosedError
 from cycloneish.log import app_log, gen_log, safe_log_text
 
 __all__ = ["ConnectionOwner", "HTTP1ServerConnection"]
+
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
 
 
 class State(IntEnum):
@@ -135,6 +139,7 @@ class HTTP1ServerConnection(Protocol):
         except (AttributeError, OSError):  # a Unix socket, a transport in memory, a peer that left
             pass
         transport.registerProducer(self, True)
+        self._write_now = writer_for(transport)
         self.deadline = self._deadlines.now() + self.limits.idle_connection_timeout
         self._deadlines.add(self)
 
@@ -174,9 +179,6 @@ class HTTP1ServerConnection(Protocol):
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.lose()
         if detached:
             self._successor.connectionLost(reason)
         exchange, self._exchange = self._exchange, None
@@ -184,6 +186,10 @@ class HTTP1ServerConnection(Protocol):
         if exchange is not None and not exchange.finished:
             exchange.finished = True
             exchange.peer_left()
+        # After that, so that a handler which waits for a write knows already why it fails.
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.lose()
 
     def pauseProducing(self) -> None:
         """The transport's buffer is full."""
@@ -207,17 +213,21 @@ class HTTP1ServerConnection(Protocol):
 
     def send(self, data: bytes) -> None:
         """Write bytes of the current response."""
-        self.transport.write(data)  # type: ignore[union-attr]
+        if self._buffer:
+            # More requests have arrived: their responses share one packet.
+            self.transport.write(data)  # type: ignore[union-attr]
+        else:
+            self._write_now(data)
 
     def written(self) -> WriteDeferred:
         """A Deferred for what has been sent so far."""
+        if not self._lost and not self._write_paused:
+            return WriteDeferred.fired()
         deferred = WriteDeferred()
         if self._lost:
             deferred.lose()
-        elif self._write_paused:
-            self._waiters.append(deferred)
         else:
-            deferred.callback(None)
+            self._waiters.append(deferred)
         return deferred
 
     def keeps_alive(self, exchange: HTTP1Exchange) -> bool:
@@ -427,14 +437,13 @@ class HTTP1ServerConnection(Protocol):
     def _read_head(self) -> bool:
         """Read a request line and header fields; False when they are not complete."""
         buffer = self._buffer
-        while buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2: ignored in front of a request
-            buffer = buffer[2:]
-            self._buffer = buffer
+        if buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2: ignored in front of a request
+            self._buffer = buffer = buffer[_EMPTY_LINES.match(buffer).end() :]  # type: ignore[union-attr]
             self._scanned = 0
         end = buffer.find(b"\r\n\r\n", self._scanned)
         if end < 0:
             if buffer not in (b"", b"\r"):
-                check_partial_head(buffer, self.limits)
+                check_partial_head(buffer, self.limits, self._scanned)
             if not self._scanned:
                 self.deadline = self._deadlines.now() + self.limits.header_timeout
             self._scanned = max(1, len(buffer) - 3)
@@ -487,14 +496,16 @@ class HTTP1ServerConnection(Protocol):
         """Read a piece of the body; False when there is none."""
         exchange = self._current()
         piece = self._next_piece(self.limits.chunk_size)
+        self._received += len(piece)
+        reader = self._reader
+        # What a chunk announces counts before it comes, as a Content-Length does.
+        if reader is not None and self._received + reader.announced > exchange.max_body_size:
+            raise HTTPInputError("chunked body too large", status=413)
         if not self._body_complete() and not piece:
             return False
-        self._received += len(piece)
         if self._body_complete():
             self._state = END
         if piece:
-            if self._reader is not None and self._received > exchange.max_body_size:
-                raise HTTPInputError("chunked body too large", status=413)
             self._hold(exchange, exchange.delegate.data_received(piece))
         return True
 

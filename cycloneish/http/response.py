@@ -69,6 +69,14 @@ class WriteDeferred(Deferred[None]):
     _lost = False
     _asked = False
 
+    @classmethod
+    def fired(cls) -> WriteDeferred:
+        """One that has fired: ``callback(None)`` without looking for callbacks that cannot be there."""
+        deferred = cls()
+        deferred.called = True
+        deferred.result = None
+        return deferred
+
     def lose(self) -> None:
         """Say that the connection is gone."""
         self._lost = True
