@@ -28,7 +28,15 @@ from cycloneish import httputil
 from cycloneish.coroutines import drive, is_awaitable
 from cycloneish.http.response import response_head
 from cycloneish.log import app_log
-from cycloneish.web.mount import HOP_BY_HOP, Mountable, break_off, is_closed, log_access, transport_of
+from cycloneish.web.mount import (
+    HOP_BY_HOP,
+    Mountable,
+    MountedMessage,
+    break_off,
+    is_closed,
+    log_access,
+    transport_of,
+)
 
 __all__ = ["ApplicationResource", "ResourceContainer", "StreamingRequest", "to_resource"]
 
@@ -67,12 +75,12 @@ class ResourceContainer(Mountable):
             site.resource = parent
         self.site = site
 
-    def open_request(self, request: httputil.HTTPServerRequest) -> httputil.HTTPMessageDelegate:
+    def open_request(self, request: httputil.HTTPServerRequest) -> MountedMessage:
         """Take over *request*; see `Mountable`."""
         return _Channel(self.site, request)
 
 
-class _Channel(httputil.HTTPMessageDelegate):
+class _Channel(MountedMessage):
     """What a `twisted.web` request takes for its connection: methods have the names it calls them by."""
 
     factory = None  # where twisted.web would look for its own access log
@@ -90,6 +98,7 @@ class _Channel(httputil.HTTPMessageDelegate):
         self._headers_written = False
         self._no_body = False
         self._status = 0
+        self.answered = Deferred()
         self._connection.set_close_callback(self._client_gone)
         theirs = self._theirs = cast("Any", site.requestFactory)(self)
         for name, value in request.headers.get_all():
@@ -126,6 +135,7 @@ class _Channel(httputil.HTTPMessageDelegate):
         if not is_closed(self._connection):
             # It has shut its own side only. twisted.web makes no difference, so nothing is to come any more.
             break_off(self._connection)
+        self.answered.callback(None)
 
     # -- what twisted.web asks about the connection ------------------------------------------------
 
@@ -193,6 +203,7 @@ class _Channel(httputil.HTTPMessageDelegate):
         self._ended = True
         self._connection.finish()
         log_access(self._status, self._ours)
+        self.answered.callback(None)
 
     # -- back-pressure -----------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from cycloneish import httputil
 from cycloneish.log import app_log
-from cycloneish.web.mount import HOP_BY_HOP, Mountable, break_off, is_closed, log_access
+from cycloneish.web.mount import HOP_BY_HOP, Mountable, MountedMessage, break_off, is_closed, log_access
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -96,7 +96,7 @@ class WSGIContainer(Mountable):
             self._executor.shutdown(wait=False)
             self._executor = None
 
-    def open_request(self, request: httputil.HTTPServerRequest) -> httputil.HTTPMessageDelegate:
+    def open_request(self, request: httputil.HTTPServerRequest) -> MountedMessage:
         """Take over *request*; see `Mountable`."""
         return _Exchange(self, request, self._reactor)
 
@@ -106,7 +106,7 @@ class WSGIContainer(Mountable):
         if request.body:
             exchange.data_received(request.body)
         exchange.finish()
-        return exchange.done
+        return exchange.answered
 
     def environ(self, request: httputil.HTTPServerRequest) -> dict[str, Any]:
         """Return the environment of PEP 3333 for *request*, with its `body` as *wsgi.input*."""
@@ -276,7 +276,7 @@ class _Body:
         return line
 
 
-class _Exchange(httputil.HTTPMessageDelegate):
+class _Exchange(MountedMessage):
     """One request and its answer. Methods are called in the reactor's thread unless they say otherwise."""
 
     def __init__(
@@ -303,7 +303,7 @@ class _Exchange(httputil.HTTPMessageDelegate):
         self._progress = threading.Condition()
         self._unsent = 0
         self._gone = False
-        self.done: Deferred[None] = Deferred()
+        self.answered = Deferred()
         self._connection.set_close_callback(self._client_gone)
 
     # -- the request -------------------------------------------------------------------------------
@@ -451,8 +451,8 @@ class _Exchange(httputil.HTTPMessageDelegate):
     def _end(self) -> None:
         self._finished = True
         self._let_body_in()
-        if not self.done.called:
-            self.done.callback(None)
+        if not self.answered.called:
+            self.answered.callback(None)
 
 
 class _Head:

@@ -319,7 +319,7 @@ th { width: 14rem; font-weight: 500; color: var(--dim); overflow-wrap: anywhere;
 td { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere;
   white-space: pre-wrap; }
 footer { color: var(--dim); font-size: .85rem; padding: 2rem 0 3rem; }
-@media (max-width: 40rem) { th { width: 7.5rem; } th, td { padding: .28rem .5rem; } 
+@media (max-width: 40rem) { th { width: 7.5rem; } th, td { padding: .28rem .5rem; }
   summary span { display: block; margin: 0; } }
 """
 

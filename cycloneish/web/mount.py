@@ -16,12 +16,27 @@ from cycloneish import httputil
 from cycloneish.coroutines import drive, is_awaitable
 from cycloneish.log import access_log
 
-__all__ = ["HOP_BY_HOP", "Mountable", "break_off", "is_closed", "log_access", "transport_of"]
+__all__ = [
+    "HOP_BY_HOP",
+    "Mountable",
+    "MountedMessage",
+    "break_off",
+    "is_closed",
+    "log_access",
+    "transport_of",
+]
 
 HOP_BY_HOP = frozenset(
     ["Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"]
 )
 """Headers of one connection (RFC 9110, section 7.6.1), which are for the engine to set."""
+
+
+class MountedMessage(httputil.HTTPMessageDelegate):
+    """A request that was taken over: gets the body, and says when it has been answered."""
+
+    answered: Deferred[None]
+    """Fires, with None, when the answer is complete or nobody is there to get it."""
 
 
 class Mountable(httputil.HTTPServerConnectionDelegate):
@@ -31,7 +46,7 @@ class Mountable(httputil.HTTPServerConnectionDelegate):
     `HTTPServer`, and gets the body while it arrives. A subclass has `open_request`.
     """
 
-    def open_request(self, request: httputil.HTTPServerRequest) -> httputil.HTTPMessageDelegate:
+    def open_request(self, request: httputil.HTTPServerRequest) -> MountedMessage:
         """Take over *request*, of which only the head is there.
 
         Returns what the body is given to: `data_received` for each part, `finish` at its end,

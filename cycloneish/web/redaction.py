@@ -140,15 +140,16 @@ class Redactor:
 
     def plain(self, value: object, depth: int = 0) -> str:
         """Return *value* as text if it is plain data, else the name of its type in angle brackets."""
-        kind = type(value)
+        kind: type = type(value)
+        data: Any = value
         if kind in _PLAIN_SCALARS:
-            return self._scalar(value)
+            return self._scalar(data)
         if depth > 2:
             return "…"
         if kind is dict:
-            return self._dict(value, depth)  # type: ignore[arg-type]
+            return self._dict(data, depth)
         if kind in (list, tuple, set, frozenset):
-            return self._items(kind, value, depth)  # type: ignore[arg-type]
+            return self._items(kind, data, depth)
         return f"<{kind.__module__}.{kind.__qualname__}>"
 
     def _scalar(self, value: Any) -> str:

@@ -15,7 +15,7 @@ from cycloneish.web.browser_urls import has_control_characters, site_of
 from cycloneish.web.decorators import stream_request_body
 from cycloneish.web.errors import HTTPError
 from cycloneish.web.handler import RequestHandler
-from cycloneish.web.mount import Mountable
+from cycloneish.web.mount import Mountable, MountedMessage
 
 __all__ = ["ErrorHandler", "FallbackHandler", "RedirectHandler"]
 
@@ -98,7 +98,7 @@ class ErrorHandler(RequestHandler):
     def check_xsrf_cookie(self) -> None:
         """Ask for no token: a 403 in place of the 404 would tell nothing."""
 
-    def check_trusted_origin(self, origin: str) -> bool:  # noqa: ARG002
+    def check_trusted_origin(self, origin: str) -> bool:
         """Trust everybody, as nothing is done here; see `check_xsrf_cookie`."""
         return True
 
@@ -139,14 +139,23 @@ class FallbackHandler(RequestHandler):
     def initialize(self, fallback: Callable[[httputil.HTTPServerRequest], Any]) -> None:
         """Take the argument of the route."""
         self.fallback = fallback
-        self._message: httputil.HTTPMessageDelegate | None = None
+        self._message: MountedMessage | None = None
         self._body = bytearray()
 
     def prepare(self) -> Awaitable[None] | None:
         """Hand the request on as soon as its head is there, to a fallback that can take it so early."""
         if isinstance(self.fallback, Mountable):
             self._message = self.fallback.open_request(self.request)
+            self._message.answered.addBoth(self._answered)
         return None
+
+    def _log(self) -> None:
+        """Leave the access log to the fallback, which knows the status."""
+
+    def _answered(self, _result: object) -> None:
+        if not self._concluded:
+            self._finished = True
+            self._conclude()
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Hand a part of the body on; the fallback's wait holds back the client."""
@@ -156,14 +165,15 @@ class FallbackHandler(RequestHandler):
         return None
 
     def _hand_over(self, *_args: Any, **_kwargs: Any) -> None:
-        # From here on the answer belongs to the fallback.
-        self._finished = True
+        # The answer belongs to the fallback.
         if self._message is not None:
+            self._auto_finish = False
             self._message.finish()
         else:
             self.request.body = bytes(self._body)
+            self._finished = True
             self.fallback(self.request)
-        self.on_finish()
+            self.on_finish()
 
     get = head = post = put = patch = delete = options = _hand_over
 

@@ -197,6 +197,9 @@ class StaticFileHandler(RequestHandler):
         if end - start > _READ_AT_ONCE:
             return self._send_in_parts(start, end)
         self.write(_read_at_once(cast("str", self.absolute_path), start, end - start))
+        if self._transforms and end - start < _READ_AT_ONCE // 64:
+            # Sent as a piece, it is compressed however short it is (with compress_response), as in Tornado.
+            self.flush()
         return None
 
     async def _send_content(self, start: int | None, end: int | None) -> None:
