@@ -8,10 +8,9 @@ what the kernel did not take.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
-
-from twisted.internet import tcp
 
 __all__ = ["writer_for"]
 
@@ -22,7 +21,9 @@ def writer_for(transport: Any) -> Callable[[bytes], None]:
     :param transport: any transport.  Only Twisted's own TCP server transport is written to directly;
         TLS, Unix sockets, test transports and whatever wraps a transport get ``transport.write``.
     """
-    if type(transport) is not tcp.Server or not hasattr(transport, "_tempDataBuffer"):
+    # Not imported: it loads OpenSSL where that is installed, and whoever has such a transport has it loaded.
+    tcp = sys.modules.get("twisted.internet.tcp")
+    if tcp is None or type(transport) is not tcp.Server or not hasattr(transport, "_tempDataBuffer"):
         return transport.write  # type: ignore[no-any-return]
 
     write: Callable[[bytes], None] = transport.write
