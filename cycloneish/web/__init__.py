@@ -27,7 +27,7 @@ from cycloneish.signing import (
 )
 from cycloneish.web.application import Application
 from cycloneish.web.decorators import addslash, asynchronous, authenticated, removeslash, stream_request_body
-from cycloneish.web.errors import ClientGone, Finish, HTTPAuthenticationRequired, HTTPError, MissingArgumentError
+from cycloneish.web.errors import Finish, HTTPAuthenticationRequired, HTTPError, MissingArgumentError
 from cycloneish.web.handler import RequestHandler
 from cycloneish.web.redirects import ErrorHandler, FallbackHandler, RedirectHandler
 from cycloneish.web.rendering import is_absolute
@@ -43,7 +43,6 @@ __all__ = [
     "MAX_SUPPORTED_SIGNED_VALUE_VERSION",
     "MIN_SUPPORTED_SIGNED_VALUE_VERSION",
     "Application",
-    "ClientGone",
     "ErrorHandler",
     "FallbackHandler",
     "Finish",

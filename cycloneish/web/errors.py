@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, FirstError
+from twisted.internet.defer import FirstError
 
 from cycloneish.httputil import HTTPInputError, responses
-from cycloneish.iostream import StreamClosedError
 
 __all__ = [
-    "ClientGone",
     "Finish",
     "HTTPAuthenticationRequired",
     "HTTPError",
     "MissingArgumentError",
-    "client_gone",
     "unwrap",
 ]
 
@@ -134,27 +131,6 @@ class Finish(Exception):
 
     Counterpart: `tornado.web.Finish`.
     """
-
-
-class ClientGone(StreamClosedError):
-    """The client closed the connection; awaiting `flush()` or `finish()` after that raises it.
-
-    It ends a handler that writes in a loop. Nobody has to catch it: it is not logged.
-    """
-
-
-class _Gone(Deferred[None]):
-    """Fails with `ClientGone`, but only when somebody looks: otherwise there is nothing to log."""
-
-    def addCallbacks(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.called:
-            self.errback(ClientGone())
-        return super().addCallbacks(*args, **kwargs)
-
-
-def client_gone() -> Deferred[None]:
-    """What `flush()` and `finish()` return once the client has closed the connection."""
-    return _Gone()
 
 
 def unwrap(error: BaseException) -> BaseException:

@@ -29,15 +29,14 @@ from twisted.python.failure import Failure
 from cycloneish import httputil
 from cycloneish.coroutines import drive, is_awaitable, task_is_cancelling
 from cycloneish.escape import json_encode, utf8, xhtml_escape
+from cycloneish.http.response import WriteDeferred
 from cycloneish.iostream import StreamClosedError
 from cycloneish.log import app_log, gen_log
 from cycloneish.web.debug import render_debug_page
 from cycloneish.web.errors import (
-    ClientGone,
     Finish,
     HTTPAuthenticationRequired,
     HTTPError,
-    client_gone,
     unwrap,
 )
 from cycloneish.web.rendering import RenderingMixin
@@ -152,7 +151,7 @@ class RequestHandler(RenderingMixin, ResponseMixin):
         """Called once if the client closes the connection before the response is complete.
 
         Only an asynchronous handler can live that long. What it writes from then on is dropped; awaiting
-        `flush()` raises `ClientGone`.
+        `flush()` raises `StreamClosedError`.
         """
 
     # -- the way through ---------------------------------------------------------------------------
@@ -315,7 +314,7 @@ class RequestHandler(RenderingMixin, ResponseMixin):
         self.request._request_done(Failure(ConnectionDone()))
         arrived = self._body_arrived
         if arrived is not None and not arrived.called:
-            arrived.errback(ClientGone())
+            arrived.errback(StreamClosedError())
         if self._running is None:
             # Nobody is at work who could finish it.
             self._conclude()
@@ -394,13 +393,13 @@ class RequestHandler(RenderingMixin, ResponseMixin):
         """Send what was written so far, after the head if that is not sent yet.
 
         :returns: a Deferred that fires when the client (or its kernel) is ready for more. It fails with
-            `ClientGone` if there is no client any more; to look at it is not needed.
+            `StreamClosedError` if there is no client any more; to look at it is not needed.
         """
         buffer = self._write_buffer
         chunk = buffer[0] if len(buffer) == 1 else b"".join(buffer)
         self._write_buffer = []
         if self._concluded:
-            return client_gone()
+            return _gone()
         request = self.request
         connection = request.connection or self._connection()
         if self._headers_written:
@@ -428,23 +427,24 @@ class RequestHandler(RenderingMixin, ResponseMixin):
         client has the same already.
 
         :param chunk: to be written before, as by `write`.
-        :returns: a Deferred that fires when all is handed to the client; it fails with `ClientGone` if there
-            is none. To look at it is not needed.
+        :returns: a Deferred that fires when all is handed to the client; it fails with `StreamClosedError` if
+            there is none. To look at it is not needed.
         """
         if self._finished:
             if self._client_gone:
-                return client_gone()
+                return _gone()
             raise RuntimeError("finish() called twice")
         if chunk is not None:
             self.write(chunk)
+        connection = self.request.connection or self._connection()
         if not self._headers_written:
             self._complete_head()
         if self._watching:
             # Also lets the handler go while the connection is kept alive.
             self._watching = False
-            self._connection().set_close_callback(None)
+            connection.set_close_callback(None)
         sent = self.flush(include_footers=True)
-        self._connection().finish()
+        connection.finish()
         self._finished = True
         self._conclude()
         return sent
@@ -622,6 +622,13 @@ class RequestHandler(RenderingMixin, ResponseMixin):
         except Exception:
             gen_log.error("Failed to flush partial response", exc_info=True)
         self._conclude()
+
+
+def _gone() -> Deferred[None]:
+    """Fails with `StreamClosedError`, but only when somebody looks: otherwise there is nothing to log."""
+    gone = WriteDeferred()
+    gone.lose()
+    return gone
 
 
 def _is_done(waiting: Any) -> bool:

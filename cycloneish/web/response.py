@@ -167,7 +167,11 @@ class ResponseMixin(HandlerBase):
     def set_etag_header(self) -> None:
         """Set *Etag* to what `compute_etag` returns; happens by itself to a 200 that is sent in one piece."""
         etag = self.compute_etag()
-        if etag is not None:
+        if etag is None:
+            return
+        if type(self).compute_etag is ResponseMixin.compute_etag:
+            self._headers._values["Etag"] = etag  # known to be well-formed
+        else:
             self.set_header("Etag", etag)
 
     def check_etag_header(self) -> bool:
