@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from cycloneish.coroutines import is_awaitable
 from cycloneish.escape import json_encode
 from cycloneish.httputil import HTTPConnection
+from cycloneish.iostream import StreamClosedError
 from cycloneish.log import app_log
-from cycloneish.web.errors import ClientGone
 from cycloneish.web.handler import RequestHandler
 from cycloneish.web.mount import break_off
 
@@ -183,7 +183,7 @@ class SSEHandler(RequestHandler):
                 await bound
             if self._open:
                 await self._closed
-        except (ClientGone, CancelledError):
+        except (StreamClosedError, CancelledError):
             pass
         finally:
             self._end()
