@@ -11,6 +11,7 @@ The framing is done by the ``multipart`` package; fields mean the same as in
 
 from __future__ import annotations
 
+import re
 import tempfile
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, cast
@@ -30,6 +31,8 @@ WRITE_BATCH: Final = 256 * 1024
 
 #: Header fields of one part; RFC 7578 knows three.
 _MAX_PART_HEADERS: Final = 16
+
+_HEADER_LINE: Final = re.compile(rb"[A-Za-z0-9_-]+:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class FormDataStream:
         self._received = 0
         self._fields_size = 0
         self._files_memory = 0
+        # The first bytes of a part, until it is clear that they are no boundary.
+        self._part_head: bytes | None = None
         self._field: bytearray | None = None
         self._upload: _Upload | None = None
         self._uploads: list[tuple[str, _Upload]] = []
@@ -193,6 +198,7 @@ class FormDataStream:
             raise _malformed(str(error.args[0])) from error
 
     def _part_began(self, segment: MultipartSegment) -> None:
+        self._part_head = b""
         if segment.filename is None:
             self._field = bytearray()
         else:
@@ -200,6 +206,14 @@ class FormDataStream:
             self._uploads.append((segment.name, self._upload))
 
     def _part_data(self, piece: bytes) -> None:
+        if self._part_head is not None:
+            self._part_head += piece[: len(self._opening)]
+            if self._part_head.startswith(self._opening):
+                # Behind the empty line of a header this may be meant as a boundary (RFC 2046 lets a part
+                # have no body), but the parser takes it for content. Better none than two readings.
+                raise _malformed("a boundary without its line end")
+            if len(self._part_head) >= len(self._opening):
+                self._part_head = None
         upload = self._upload
         if upload is None:
             self._field_data(piece)
@@ -293,6 +307,13 @@ class _Parser(PushMultipartParser):  # type: ignore[misc]
     def part_size(self) -> int:
         """Bytes of the part that is being read, so far."""
         return 0 if self._part is None else int(self._part.bytes_received)
+
+    def _on_segment_headerline(self, line: bytes) -> None:
+        # The package forgives white space, line ends and boundaries here, and a parser in front of us may
+        # not.
+        if not _HEADER_LINE.match(line) or line.startswith(b"--" + self.boundary):
+            raise HTTPInputError("Invalid multipart/form-data: malformed part header")
+        super()._on_segment_headerline(line)
 
     def _create_segment(self, headerlist: list[tuple[str, str]]) -> MultipartSegment:
         # ": " and the line end are four bytes.

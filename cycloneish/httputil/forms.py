@@ -31,6 +31,7 @@ __all__ = [
 MAX_BOUNDARY_LENGTH: Final = 256
 
 _BOUNDARY: Final = re.compile(r"[\x20-\x7e]*[\x21-\x7e]")
+_PART_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 
 
@@ -298,7 +299,7 @@ def _part_headers(block: bytes) -> HTTPHeaders:
     headers = HTTPHeaders()
     for line in text.split("\r\n"):
         name, colon, value = line.partition(":")
-        if not colon:
-            raise HTTPInputError("no colon in header line")
+        if not colon or not _PART_HEADER_NAME.fullmatch(name):
+            raise HTTPInputError("malformed multipart/form-data part header")
         headers.add(name, value.strip(" \t"), _chars_are_bytes=False)
     return headers
