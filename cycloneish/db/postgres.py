@@ -1,0 +1,596 @@
+"""A pool of PostgreSQL connections that mends itself, for handlers and services.
+
+    pool = Pool("postgresql://shop@db.example/shop", max_size=20)
+    pool.setServiceParent(application)
+    …
+    price = yield pool.fetch_value("select price from article where id = %s", (7,))
+    async with pool.transaction() as tx:
+        await tx.execute("update account set balance = balance - %s where id = %s", (price, 1))
+
+Everything returns Deferreds, every Deferred can be cancelled (the server is told), and every wait ends.
+Statements and values travel separately: values are bound by the driver and never formatted into SQL.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.python.failure import Failure
+
+from ..coroutines import as_deferred
+from .connection import Canceller, Connection, Parameters, connect_settings, open_connection
+from .errors import ConnectError, ConnectionLost, DatabaseError, PoolClosed, PoolTimeout
+from .listen import Listener, Subscription
+from .queries import Queries, Transaction
+
+# The driver's errors that programs tell apart, so that they need not import the driver.
+from psycopg2 import Error, IntegrityError  # isort: skip
+from psycopg2.errors import (  # isort: skip
+    CheckViolation,
+    DeadlockDetected,
+    ForeignKeyViolation,
+    LockNotAvailable,
+    NotNullViolation,
+    QueryCanceled,
+    SerializationFailure,
+    UniqueViolation,
+)
+from psycopg2.extras import Json  # isort: skip
+
+__all__ = [
+    "CheckViolation",
+    "DeadlockDetected",
+    "Error",
+    "ForeignKeyViolation",
+    "IntegrityError",
+    "Json",
+    "LockNotAvailable",
+    "NotNullViolation",
+    "Parameters",
+    "Pool",
+    "PoolStats",
+    "QueryCanceled",
+    "SerializationFailure",
+    "Server",
+    "Subscription",
+    "Transaction",
+    "UniqueViolation",
+]
+
+log = logging.getLogger("cycloneish.db")
+
+_FIRST_DELAY = 0.05
+_LONGEST_DELAY = 1.0
+_SWEEP_INTERVAL = 1.0
+_ISOLATION_LEVELS = ("read committed", "repeatable read", "serializable")
+
+
+class Server(Protocol):
+    """A PostgreSQL server that a pool starts before it connects and stops after its last statement."""
+
+    def start(self) -> Deferred[str]:
+        """Make sure that the server runs; fires with its DSN.  Called again after a loss."""
+
+    def stop(self) -> Deferred[None]:
+        """Stop the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """What a pool's connections do at this moment (numbers of connections, and of waiting calls)."""
+
+    size: int
+    idle: int
+    in_use: int
+    opening: int
+    waiting: int
+
+
+def _as_error(failure: Failure) -> Exception:
+    error = failure.value
+    return error if isinstance(error, Exception) else DatabaseError(failure.getErrorMessage())
+
+
+class _Waiter:
+    __slots__ = ("deadline", "deferred")
+
+    def __init__(self, deferred: Deferred[Connection], deadline: float) -> None:
+        self.deferred = deferred
+        self.deadline = deadline
+
+
+class Pool(Service, Queries):
+    """Connections to one PostgreSQL database, opened on demand and mended when lost.
+
+    :param dsn: a ``postgresql://`` URI, a libpq ``key=value`` string, or a :class:`Server` that tells
+        its DSN when it has started (see :mod:`cycloneish.db.embedded`).
+    :param min_size: connections kept open, also when idle.
+    :param max_size: connections at most; one more is opened for LISTEN and one to send cancel requests,
+        each when first needed.
+    :param acquire_timeout: seconds that a call waits for a connection, reconnecting included, before
+        it fails with :exc:`~cycloneish.db.errors.PoolTimeout`.
+    :param connect_timeout: seconds for one attempt to connect.
+    :param query_timeout: seconds for one statement that brings no time-out itself, to a precision of
+        one second; None for no limit.
+    :param idle_timeout: seconds after which an idle connection above *min_size* is closed.
+    :param max_lifetime: seconds after which a connection is replaced when it is given back.
+    :param stop_timeout: seconds that :meth:`stopService` waits for work in flight.
+    :param prepare: called with a :class:`Transaction` after the first connection and before any other
+        statement, such as to create tables; may return a Deferred or be ``async def``.
+    :param reactor: the reactor to use; the global one by default, looked up at the start.
+    """
+
+    name = "postgres"
+
+    def __init__(
+        self,
+        dsn: str | Server,
+        *,
+        min_size: int = 1,
+        max_size: int = 10,
+        acquire_timeout: float = 10.0,
+        connect_timeout: float = 10.0,
+        query_timeout: float | None = 60.0,
+        idle_timeout: float = 300.0,
+        max_lifetime: float = 3600.0,
+        stop_timeout: float = 30.0,
+        prepare: Callable[[Transaction], Any] | None = None,
+        reactor: Any = None,
+    ) -> None:
+        if not 0 <= min_size <= max_size or max_size < 1:
+            raise ValueError(
+                f"min_size {min_size} and max_size {max_size} do not fit: 0 <= min <= max, max >= 1"
+            )
+        self._server: Server | None = None if isinstance(dsn, str) else dsn
+        self._settings = connect_settings(dsn) if isinstance(dsn, str) else None
+        self.min_size = min_size
+        self.max_size = max_size
+        self.acquire_timeout = acquire_timeout
+        self.connect_timeout = connect_timeout
+        self.query_timeout = query_timeout
+        self.idle_timeout = idle_timeout
+        self.max_lifetime = max_lifetime
+        self.stop_timeout = stop_timeout
+        self._prepare = prepare
+        self._reactor = reactor
+        self._all: set[Connection] = set()
+        self._idle: list[Connection] = []
+        self._waiters: deque[_Waiter] = deque()
+        self._opening: set[Deferred[Connection]] = set()
+        self._ready = False
+        self._preparing = False
+        self._broken: Exception | None = None
+        self._ready_waiters: list[Deferred[Pool]] = []
+        self._starting = False
+        self._delay = _FIRST_DELAY
+        self._last_error: Exception | None = None
+        self._retry_timer: Any = None
+        self._wait_timer: Any = None
+        self._sweep_timer: Any = None
+        self._drained: Deferred[None] | None = None
+        self._canceller: Canceller | None = None
+        self._listener: Listener | None = None
+
+    # -- start and stop --------------------------------------------------------------------------
+
+    def startService(self) -> None:
+        """Start connecting, and the server before it where it is ours; see :meth:`when_ready`."""
+        if self.running:
+            return
+        super().startService()  # type: ignore[no-untyped-call]
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        self._ready = self._preparing = False
+        self._broken = self._last_error = None
+        self._delay = _FIRST_DELAY
+        self._canceller = Canceller(self._reactor, self._connect)
+        self._listener = Listener(self._reactor, self._connect, self.acquire_timeout)
+        self._sweep_timer = self._reactor.callLater(_SWEEP_INTERVAL, self._sweep)
+        self._begin_attempt()
+
+    def when_ready(self) -> Deferred[Pool]:
+        """Fires with the pool when it has a connection and ``prepare`` is done.
+
+        Fails where the server refuses us, where the embedded server cannot be started, and where
+        ``prepare`` fails.  While the server cannot be reached it keeps waiting; cancel it to stop that.
+        """
+        if self._broken is not None:
+            return fail(self._broken)
+        if self._ready:
+            return succeed(self)
+        waiting: Deferred[Pool] = Deferred(lambda deferred: self._ready_waiters.remove(deferred))
+        self._ready_waiters.append(waiting)
+        return waiting
+
+    def stopService(self) -> Deferred[None]:
+        """Take no more work, wait for what is in flight, close the connections, stop the server."""
+        if not self.running:
+            return succeed(None)
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._drained = Deferred()
+        timer = self._reactor.callLater(self.stop_timeout, self._drop_work)
+        done = self._drained
+        done.addCallback(lambda _: timer.cancel() if timer.active() else None)
+        done.addCallback(lambda _: self._close())
+        if self._listener is not None:
+            self._listener.close()
+        self._check_drained()
+        return done
+
+    def _check_drained(self) -> None:
+        drained = self._drained
+        if drained is not None and not self._waiters and len(self._idle) == len(self._all):
+            self._drained = None
+            drained.callback(None)
+
+    def _drop_work(self) -> None:
+        log.warning(
+            "stopping: %d statements or transactions did not end in time", len(self._all) - len(self._idle)
+        )
+        self._fail_waiters(PoolClosed("the pool is stopped"))
+        for connection in list(self._all):
+            connection.abort("the pool is stopped")
+        self._check_drained()
+
+    def _close(self) -> Deferred[None] | None:
+        for name in ("_retry_timer", "_wait_timer", "_sweep_timer"):
+            timer = getattr(self, name)
+            setattr(self, name, None)
+            if timer is not None and timer.active():
+                timer.cancel()
+        for opening in list(self._opening):
+            opening.cancel()
+        for connection in list(self._all):
+            connection.abort("the pool is stopped")
+        if self._canceller is not None:
+            self._canceller.close()
+        self._not_ready(PoolClosed("the pool is stopped"))
+        self._ready = False
+        if self._server is not None:
+            self._settings = None
+            return self._server.stop()
+        return None
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def _submit(
+        self, sql: str, parameters: Parameters, collect: Callable[[Any], Any], timeout: float | None
+    ) -> Deferred[Any]:
+        connection = self._take()
+        if connection is not None:
+            return connection.run(sql, parameters, collect, timeout)
+        return self._wait().addCallback(lambda connection: connection.run(sql, parameters, collect, timeout))
+
+    def transaction(self, *, isolation: str | None = None, read_only: bool = False) -> Transaction:
+        """A transaction, to be used with ``async with``.
+
+        :param isolation: "read committed", "repeatable read" or "serializable"; the server's default
+            (usually read committed) where None.
+        :param read_only: have the server refuse changes.
+
+        A transaction is never repeated by the pool.  Retry a
+        :exc:`~psycopg2.errors.SerializationFailure` yourself, with the whole block.
+        """
+        begin = "begin"
+        if isolation is not None:
+            if isolation.lower() not in _ISOLATION_LEVELS:
+                raise ValueError(
+                    f"unknown isolation level {isolation!r}: one of {', '.join(_ISOLATION_LEVELS)}"
+                )
+            begin += f" isolation level {isolation}"
+        return Transaction(begin + (" read only" if read_only else ""), self._lease, self._release)
+
+    def run_interaction(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """Call ``function(transaction, *args, **kwargs)`` in a transaction.
+
+        It may return a value, a Deferred or a coroutine; the Deferred fires with its result after the
+        COMMIT.  An error rolls back (``adbapi``'s ``runInteraction``).
+        """
+        transaction = self.transaction()
+
+        def work(_: Transaction) -> Deferred[Any]:
+            return (
+                maybeDeferred(function, transaction, *args, **kwargs)
+                .addCallback(as_deferred)
+                .addCallbacks(
+                    lambda result: transaction.commit().addCallback(lambda _: result),
+                    lambda failure: transaction.rollback().addCallback(lambda _: failure),
+                )
+            )
+
+        return transaction.begin().addCallback(work)
+
+    def listen(
+        self, channel: str, callback: Callable[[str], Any], *, on_gap: Callable[[], Any] | None = None
+    ) -> Deferred[Subscription]:
+        """Call *callback* with the payload of every notification on *channel*.
+
+        :param on_gap: called after the connection was lost and is there again: what was sent in
+            between is gone, so read the current state anew.
+        :returns: a Deferred that fires with the :class:`Subscription` when the server has confirmed it;
+            its ``close()`` ends it.  The subscription survives reconnects.  A pool that is only
+            starting is waited for; after that it fails with
+            :exc:`~cycloneish.db.errors.PoolTimeout` after ``acquire_timeout`` seconds.
+        """
+        if not self.running or self._listener is None:
+            return fail(self._closed_error())
+        listener = self._listener
+        return self.when_ready().addCallback(lambda _: listener.add(channel, callback, on_gap))
+
+    def stats(self) -> PoolStats:
+        """The numbers of the moment."""
+        return PoolStats(
+            size=len(self._all),
+            idle=len(self._idle),
+            in_use=len(self._all) - len(self._idle),
+            opening=len(self._opening),
+            waiting=len(self._waiters),
+        )
+
+    # -- taking and giving back ------------------------------------------------------------------
+
+    def _take(self) -> Connection | None:
+        """An idle connection that is alive, if the pool is open and has one."""
+        if self.running and self._ready:
+            while self._idle:
+                connection = self._idle.pop()
+                if connection.alive():
+                    return connection
+        return None
+
+    def _wait(self) -> Deferred[Connection]:
+        if not self.running:
+            return fail(self._closed_error())
+        if self._broken is not None:
+            return fail(self._broken)
+        waiter = _Waiter(Deferred(lambda _: self._waiters.remove(waiter)), self._now() + self.acquire_timeout)
+        self._waiters.append(waiter)
+        if self._wait_timer is None:
+            self._wait_timer = self._reactor.callLater(self.acquire_timeout, self._expire_waiters)
+        self._grow()
+        return waiter.deferred
+
+    def _lease(self) -> Deferred[Connection]:
+        """A connection that stays the caller's until :meth:`_release`."""
+        connection = self._take()
+        return (succeed(connection) if connection is not None else self._wait()).addCallback(
+            self._mark_leased
+        )
+
+    def _mark_leased(self, connection: Connection) -> Connection:
+        connection.leased = True
+        return connection
+
+    def _release(self, connection: Connection) -> None:
+        connection.leased = False
+        if not connection.busy:
+            self._give(connection)
+
+    def _became_idle(self, connection: Connection) -> None:
+        if not connection.leased:
+            self._give(connection)
+
+    def _give(self, connection: Connection) -> None:
+        """Put a connection with nothing under way to its next use."""
+        if connection.lost is not None:
+            return
+        if connection.in_transaction:
+            log.warning("a transaction was left open on a connection of the pool; it is rolled back")
+            connection.run("rollback", None, lambda _: None).addErrback(
+                lambda failure: connection.abort(f"ROLLBACK failed: {failure.getErrorMessage()}")
+            )
+            return
+        now = self._now()
+        if now - connection.opened_at > self.max_lifetime:
+            connection.abort("too old")
+            return
+        if self._waiters and self._ready:
+            self._waiters.popleft().deferred.callback(connection)
+            return
+        connection.idle_since = now
+        self._idle.append(connection)
+        if self._drained is not None:
+            self._check_drained()
+
+    def _expire_waiters(self) -> None:
+        self._wait_timer = None
+        now = self._now()
+        while self._waiters and self._waiters[0].deadline <= now:
+            stats = self.stats()
+            waiter = self._waiters.popleft()
+            text = (
+                f"no connection to PostgreSQL became free within {self.acquire_timeout:g} s "
+                f"({stats.in_use} of {self.max_size} in use, {stats.waiting} calls waiting)"
+            )
+            if self._last_error is not None:
+                text += f"; the last attempt to connect: {self._last_error}"
+            waiter.deferred.errback(PoolTimeout(text))
+        if self._waiters:
+            self._wait_timer = self._reactor.callLater(
+                max(0.0, self._waiters[0].deadline - now), self._expire_waiters
+            )
+        self._check_drained()
+
+    def _fail_waiters(self, error: Exception) -> None:
+        waiters, self._waiters = self._waiters, deque()
+        for waiter in waiters:
+            waiter.deferred.errback(type(error)(*error.args))
+
+    def _closed_error(self) -> PoolClosed:
+        return PoolClosed("the pool is not running: start the service first (startService, setServiceParent)")
+
+    def _now(self) -> float:
+        return float(self._reactor.seconds())
+
+    # -- connecting ------------------------------------------------------------------------------
+
+    def _connect(self) -> Deferred[Connection]:
+        if self._settings is None:
+            return fail(ConnectionLost("the PostgreSQL server has not started yet"))
+        return open_connection(self._reactor, self._settings, self.connect_timeout)
+
+    def _begin_attempt(self) -> None:
+        """Have the server started where it is ours, then open what is wanted."""
+        self._retry_timer = None
+        if self._server is None:
+            self._grow()
+            return
+        self._starting = True
+        self._server.start().addCallbacks(self._server_started, self._server_failed)
+
+    def _server_started(self, dsn: str) -> None:
+        self._starting = False
+        if self._settings is None:
+            # The first start may make a whole cluster; that time is not the callers' to lose.
+            deadline = self._now() + self.acquire_timeout
+            for waiter in self._waiters:
+                waiter.deadline = deadline
+        self._settings = connect_settings(dsn)
+        self._grow()
+
+    def _server_failed(self, failure: Failure) -> None:
+        self._starting = False
+        log.error("the PostgreSQL server cannot be started: %s", failure.getErrorMessage())
+        self._last_error = _as_error(failure)
+        if not self._ready:
+            self._give_up(failure)
+        else:
+            self._retry_later()
+
+    def _wanted(self) -> int:
+        """How many connections to open now."""
+        if not self._ready:
+            return 0 if self._all or self._opening else 1
+        have = len(self._all) + len(self._opening)
+        need = max(len(self._waiters) - len(self._opening), self.min_size - have if self.running else 0)
+        return min(need, self.max_size - have)
+
+    def _grow(self) -> None:
+        if (
+            self._starting
+            or self._retry_timer is not None
+            or self._settings is None
+            or self._broken is not None
+        ):
+            return
+        for _ in range(self._wanted()):
+            opening = self._connect()
+            self._opening.add(opening)
+            opening.addCallbacks(
+                self._opened, self._not_opened, callbackArgs=(opening,), errbackArgs=(opening,)
+            )
+
+    def _opened(self, connection: Connection, opening: Deferred[Connection]) -> None:
+        self._opening.discard(opening)
+        self._delay = _FIRST_DELAY
+        self._last_error = None
+        connection.canceller = self._canceller
+        connection.query_timeout = self.query_timeout
+        connection.on_idle = self._became_idle
+        connection.on_lost = self._connection_lost
+        self._all.add(connection)
+        if not self._ready and self._prepare is not None:
+            connection.leased = True
+            self._run_prepare(connection)
+        else:
+            self._give(connection)
+            if self._ready:
+                self._grow()
+            else:
+                self._become_ready()
+
+    def _run_prepare(self, connection: Connection) -> None:
+        transaction = Transaction("begin", self._lease, self._release)
+        prepare = self._prepare
+        assert prepare is not None
+        done = transaction.begin_on(connection)
+        done.addCallback(prepare).addCallback(as_deferred)
+        done.addCallback(lambda _: transaction.commit())
+        done.addErrback(lambda failure: transaction.rollback().addCallback(lambda _: failure))
+        done.addCallbacks(self._prepared, self._prepare_failed)
+
+    def _prepared(self, _: object) -> None:
+        self._become_ready()
+
+    def _prepare_failed(self, failure: Failure) -> None:
+        if isinstance(failure.value, ConnectionLost):
+            self._retry_later()
+            return
+        log.error("preparing the database failed: %s", failure.getErrorMessage())
+        self._give_up(failure)
+
+    def _become_ready(self) -> None:
+        self._ready = True
+        while self._waiters and self._idle:
+            self._waiters.popleft().deferred.callback(self._idle.pop())
+        self._grow()
+        waiting, self._ready_waiters = self._ready_waiters, []
+        for deferred in waiting:
+            deferred.callback(self)
+
+    def _give_up(self, failure: Failure) -> None:
+        """The pool cannot be made to work: tell everybody who waits, now and later."""
+        self._broken = _as_error(failure)
+        waiters, self._waiters = self._waiters, deque()
+        for waiter in waiters:
+            waiter.deferred.errback(self._broken)
+        self._not_ready(self._broken)
+
+    def _not_ready(self, error: Exception) -> None:
+        waiting, self._ready_waiters = self._ready_waiters, []
+        for deferred in waiting:
+            deferred.errback(error)
+
+    def _not_opened(self, failure: Failure, opening: Deferred[Connection]) -> None:
+        self._opening.discard(opening)
+        if not self.running and not self._waiters:
+            return
+        error = failure.value
+        first = self._last_error is None
+        self._last_error = _as_error(failure)
+        if first:
+            log.warning("%s", failure.getErrorMessage())
+        if isinstance(error, ConnectError):
+            if not self._ready:
+                self._not_ready(error)
+            self._fail_waiters(error)
+        self._retry_later()
+
+    def _retry_later(self) -> None:
+        if self._retry_timer is None and self.running:
+            self._retry_timer = self._reactor.callLater(self._delay, self._begin_attempt)
+            self._delay = min(self._delay * 1.7, _LONGEST_DELAY)
+
+    def _connection_lost(self, connection: Connection, error: Exception) -> None:
+        self._all.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if not self.running:
+            self._check_drained()
+            return
+        log.info("a connection was closed: %s", error)
+        if self._server is not None and not self._all and not self._starting and self._retry_timer is None:
+            # Our own server may have died: start it again rather than knock at it.
+            self._begin_attempt()
+        else:
+            self._grow()
+
+    def _sweep(self) -> None:
+        """Once a second: end statements whose time is over, close what has been idle too long."""
+        self._sweep_timer = self._reactor.callLater(_SWEEP_INTERVAL, self._sweep)
+        now = self._now()
+        for connection in list(self._all):
+            if connection.deadline and connection.deadline <= now:
+                connection.expire()
+        for connection in list(self._idle):
+            expendable = len(self._all) > self.min_size and now - connection.idle_since > self.idle_timeout
+            if expendable or now - connection.opened_at > self.max_lifetime:
+                connection.abort("idle for long" if expendable else "too old")
