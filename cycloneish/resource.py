@@ -13,7 +13,7 @@ from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IProtocol, IPullProducer, IPushProducer
 from twisted.internet.protocol import Protocol
@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from cycloneish import httputil
 from cycloneish.coroutines import drive, is_awaitable
-from cycloneish.http.response import response_head
+from cycloneish.http.response import WriteDeferred, response_head
 from cycloneish.log import app_log
 from cycloneish.web.mount import (
     HOP_BY_HOP,
@@ -431,7 +431,7 @@ class _Forwarded(httputil.HTTPConnection):
         self._answered = False
         self._closing = False
         self._paused = False
-        self._unpaused: list[Deferred[None]] = []
+        self._unpaused: list[WriteDeferred] = []
 
     # -- the request -------------------------------------------------------------------------------
 
@@ -582,12 +582,15 @@ class _Forwarded(httputil.HTTPConnection):
         if self._gone or self._answered:
             return
         self._gone = True
-        self._release_writers()
         callback, self._close_callback = self._close_callback, None
         if not self._body_done and self._delegate is not None:
             self._delegate.on_connection_close()
         if callback is not None:
             callback()
+        # Only now: who waits to write on is to know that there is nobody to write to.
+        waiting, self._unpaused = self._unpaused, []
+        for taken in waiting:
+            taken.lose()
 
     # -- the connection, as the application sees it ------------------------------------------------
 
@@ -599,14 +602,14 @@ class _Forwarded(httputil.HTTPConnection):
     ) -> Deferred[None]:
         """Write the head of the answer; see `HTTPConnection`."""
         if self._gone or self._answered:
-            return succeed(None)
+            return self._when_taken()
         request = self._request
         _, code, reason = cast("httputil.ResponseStartLine", start_line)
         if code < 200:
             # Not the answer yet, or (101) the last that is HTTP on this connection; twisted.web has no
             # words for it.
             self.transport.write(response_head(code, reason, headers, ""))
-            return succeed(None)
+            return self._when_taken()
         request.setResponseCode(code, reason.encode("latin-1"))
         self._closing = "close" in headers.get("Connection", "").lower()
         for name in headers:
@@ -675,11 +678,14 @@ class _Forwarded(httputil.HTTPConnection):
         abort = getattr(self.transport, "abortConnection", None) or self.transport.loseConnection
         abort()
 
-    def _when_taken(self) -> Deferred[None]:
-        if not self._paused or self._gone:
-            return succeed(None)
-        taken: Deferred[None] = Deferred()
-        self._unpaused.append(taken)
+    def _when_taken(self) -> WriteDeferred:
+        taken = WriteDeferred()
+        if self._gone:
+            taken.lose()
+        elif self._paused:
+            self._unpaused.append(taken)
+        else:
+            taken.callback(None)
         return taken
 
     def _release_writers(self) -> None:
@@ -698,5 +704,4 @@ class _Forwarded(httputil.HTTPConnection):
         self._release_writers()
 
     def stopProducing(self) -> None:
-        self._paused = False
-        self._release_writers()
+        """The client is gone; twisted.web tells the request right after this."""

@@ -402,9 +402,9 @@ class _Exchange(MountedMessage):
             return
         try:
             if head is not None:
-                self._headers_written = True
                 self._status = head.start_line.code
                 taken = self._connection.write_headers(head.start_line, head.headers, data)
+                self._headers_written = True
             elif data:
                 taken = self._connection.write(data)
             else:
@@ -444,8 +444,14 @@ class _Exchange(MountedMessage):
         body = b"Internal Server Error\n"
         headers = httputil.HTTPHeaders({"Content-Type": "text/plain", "Content-Length": str(len(body))})
         start_line = httputil.ResponseStartLine("HTTP/1.1", 500, "Internal Server Error")
-        self._connection.write_headers(start_line, headers, b"" if self._request.method == "HEAD" else body)
-        self._connection.finish()
+        try:
+            self._connection.write_headers(
+                start_line, headers, b"" if self._request.method == "HEAD" else body
+            )
+            self._connection.finish()
+        except httputil.HTTPOutputError:
+            # The engine has begun with the answer that it then refused.
+            break_off(self._connection)
         log_access(500, self._request)
 
     def _end(self) -> None:

@@ -19,10 +19,10 @@ class Client(Protocol):
     """One connection; keeps all that comes."""
 
     def __init__(self) -> None:
-        self.data = b""
+        self.data = bytearray()
         self.closed = False
         self.gone: Deferred[None] = Deferred()
-        self._waiting: list[tuple[Any, Deferred[bytes]]] = []
+        self._waiting: list[tuple[Any, Deferred[bytearray]]] = []
 
     def dataReceived(self, data: bytes) -> None:
         self.data += data
@@ -40,12 +40,18 @@ class Client(Protocol):
                 self._waiting.remove(entry)
                 found.callback(self.data)
 
-    def until(self, condition: Any) -> Deferred[bytes]:
+    def until(self, condition: Any) -> Deferred[bytearray]:
         """Fires with all data when *condition* (bytes, or a function of all data) holds, or at the end."""
         if isinstance(condition, bytes):
-            wanted = condition
-            condition = lambda data: wanted in data  # noqa: E731
-        found: Deferred[bytes] = Deferred()
+            wanted, looked = condition, 0
+
+            def condition(data: bytearray) -> bool:
+                nonlocal looked
+                found = data.find(wanted, max(0, looked - len(wanted)))
+                looked = len(data)
+                return found >= 0
+
+        found: Deferred[bytearray] = Deferred()
         self._waiting.append((condition, found))
         found.addTimeout(10, reactor)
         self._look()
@@ -97,7 +103,7 @@ class LiveTestCase(TestCase):
         client = await self.connect()
         client.send("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
         await client.gone
-        return read_response(method, client.data)
+        return read_response(method, bytes(client.data))
 
 
 def read_response(method: str, data: bytes) -> Any:
