@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from cycloneish.httputil.grammar import HTTP_WHITESPACE
+
 __all__ = ["parse_cookie"]
 
 _ESCAPE: Final = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))")
@@ -42,8 +44,9 @@ def parse_cookie(cookie: str) -> dict[str, str]:
         name, equals, value = piece.partition("=")
         if not equals:
             name, value = "", piece
-        name = name.strip()
-        value = value.strip()
+        # Only what browsers strip: a name behind another blank is another name, and has no ``__Host-`` prefix.
+        name = name.strip(HTTP_WHITESPACE)
+        value = value.strip(HTTP_WHITESPACE)
         if name or value:
             cookies[name] = _unquote_cookie(value) if value[:1] == '"' else value
     return cookies

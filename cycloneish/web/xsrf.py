@@ -186,5 +186,5 @@ def _decode(text: str) -> _Token | None:
             return None
         return _Token(2, _masked(raw_mask, a2b_hex(masked)), int(timestamp))
     except ValueError:
-        gen_log.debug("malformed XSRF token", exc_info=True)
+        gen_log.debug("malformed XSRF token")
         return None
