@@ -241,13 +241,15 @@ def parse_qs_bytes(
 
 # What follows the scheme or the "www.", in text that was HTML-escaped before. Punctuation belongs to the
 # link only when something else comes after it, a pair of parentheses without others inside it always
-# does, and of the entities only &amp; and &quot; can be part of a URL. The quantifiers are possessive:
-# no character is looked at again, whatever the text.
+# does, and of the entities only &amp; and &quot; can be part of a URL. The groups are atomic: no character
+# is looked at again, whatever the text. (A possessive quantifier of a group would say the same, but takes
+# too much before Python 3.11.5, gh-106052.)
 _PUNCTUATION = r"""!"#$%'*+,.:;<=>?@\[\]^`{|}~"""
 _LINK_BODY = rf"""
-    (?: (?: [{_PUNCTUATION}] | &amp; | &quot; )*+ [^{_PUNCTUATION}&()\s]++
-      | \( (?: [^\s&()] | &amp; | &quot; )*+ \)
-    )++
+    (?> (?: (?> (?: [{_PUNCTUATION}] | &amp; | &quot; )* ) [^{_PUNCTUATION}&()\s]++
+          | \( (?> (?: [^\s&()] | &amp; | &quot; )* ) \)
+        )+
+    )
 """
 _LINK = re.compile(
     # The look-behind lets a run of word characters be tried at its beginning only.

@@ -44,7 +44,8 @@ _UNRESERVED: Final = r"A-Za-z0-9\-._~"
 # A comma is a sub-delimiter of RFC 3986, but nobody's host has one, and two Host headers that a proxy
 # folded into one do. It is left out.
 _HOST: Final = re.compile(
-    rf"(?:(?:[{_UNRESERVED}!$&'()*+;=]|%[0-9A-Fa-f]{{2}})*+"
+    # Atomic and not possessive, which takes too much before Python 3.11.5 (gh-106052).
+    rf"(?:(?>(?:[{_UNRESERVED}!$&'()*+;=]|%[0-9A-Fa-f]{{2}})*)"
     rf"|\[(?:[0-9A-Fa-f:.]+(?:%25[{_UNRESERVED}]+)?|[vV][0-9A-Fa-f]+\.[{_UNRESERVED}!$&'()*+;=:]+)\])"
     r"(?::[0-9]{0,5})?"
 )

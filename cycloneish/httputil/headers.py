@@ -226,9 +226,10 @@ def _to_text(value: Any) -> str | list[str]:
 
 
 # One parameter: a name, and a value that is quoted (also without its closing quote) or reaches to the next
-# semicolon. The possessive quantifiers leave nothing to try again, so the time is linear.
+# semicolon. Nothing is tried again, so the time is linear. Groups
+# are atomic and not possessive, which takes too much before Python 3.11.5 (gh-106052).
 _PARAMETER: Final = re.compile(
-    r';\s*+([^=;"]*+)(?:=\s*+(?:"((?:[^"\\]++|\\.)*+)[^;]*+|([^;]*+)))?+', re.DOTALL
+    r';\s*+([^=;"]*+)(?>(?:=\s*+(?:"((?>(?:[^"\\]++|\\.)*))[^;]*+|([^;]*+)))?)', re.DOTALL
 )
 _ESCAPED: Final = re.compile(r'\\(["\\])')
 
