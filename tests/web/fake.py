@@ -100,9 +100,7 @@ def fetch(
     body: bytes | None = None,
     **settings: Any,
 ) -> FakeConnection:
-    """Send a request to an application, or to one made of a handler and settings, and return what it
-    answered.
-    """
+    """Send a request to an application, or to one made of a handler and settings; return the answer."""
     if not isinstance(app, Application):
         app = Application([(r"/.*", app)], **settings)
     headers = dict(headers or {})
