@@ -158,7 +158,7 @@ def parse_body_arguments(
 
 def _refuse_encoded(headers: HTTPHeaders | None) -> None:
     if headers and (encoding := headers.get("Content-Encoding")) is not None:
-        raise HTTPInputError(f"Unsupported Content-Encoding: {encoding}", status=415)
+        raise HTTPInputError(f"Unsupported Content-Encoding: {encoding}")
 
 
 def multipart_boundary(content_type: str) -> bytes:

@@ -1,0 +1,43 @@
+"""Which of Tornado's test modules are run, and which names in them are ours.
+
+What a row does not name stays Tornado's own: its IOLoop, its streams, and its HTTP client where the
+client is not under test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One module of Tornado's suite."""
+
+    name: str
+    #: Tests in it with Tornado 6.6.1, so that none can vanish.
+    tests: int
+    #: Modules that are ours when the test module imports them.
+    ours: tuple[str, ...]
+    #: Whether the test cases serve with our HTTPServer.
+    serves: bool = False
+    #: Modules that are also ours where a test looks them up by a string.
+    by_name: tuple[str, ...] = ()
+
+
+def _row(name: str, tests: int, ours: str, serves: bool = False, by_name: str = "") -> Row:
+    return Row(name, tests, tuple(ours.split()), serves, tuple(by_name.split()))
+
+
+ROWS = (
+    _row("web_test", 276, "web httpserver escape httputil locale log template util", serves=True),
+    _row("routing_test", 6, "routing web httpserver httputil wsgi", serves=True),
+    _row("template_test", 43, "template escape util"),
+    _row("escape_test", 15, "escape util"),
+    _row("httputil_test", 66, "httputil escape log"),
+    _row("httpserver_test", 78, "httpserver web escape httputil log", serves=True),
+    _row("locale_test", 8, "locale escape util"),
+    _row("options_test", 24, "options util"),
+    _row("util_test", 31, "util escape", by_name="escape"),
+    _row("log_test", 15, "log options escape util"),
+    _row("wsgi_test", 6, "wsgi routing httpserver", serves=True),
+)
