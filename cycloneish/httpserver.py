@@ -98,7 +98,7 @@ class HTTPServer(Factory):
             "max_header_size": max_header_size,
             "idle_connection_timeout": idle_connection_timeout,
             "body_timeout": body_timeout,
-            "max_body_size": max_body_size or max_buffer_size,
+            "max_body_size": max_buffer_size if max_body_size is None else max_body_size,
         }
         self.limits = replace(limits or Limits(), **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
         self.no_keep_alive = no_keep_alive
@@ -184,19 +184,14 @@ class HTTPServer(Factory):
             listening = self.reactor.listenSSL(port, self, self._tls_options, backlog, address or "")
         else:
             listening = self.reactor.listenTCP(port, self, backlog, address or "")
-        self._ports.append(listening)
-        return listening
+        return self._opened(listening)
 
     def _listen_endpoint(self, description: str) -> Deferred[IListeningPort]:
         from twisted.internet.endpoints import serverFromString
 
-        def opened(port: IListeningPort) -> IListeningPort:
-            self._ports.append(port)
-            return port
-
         endpoint = serverFromString(self.reactor, description)
         listening: Deferred[IListeningPort] = endpoint.listen(self._tls_factory())
-        return listening.addCallback(opened)
+        return listening.addCallback(self._opened)
 
     def bind(self, port: int, address: str | None = None, **options: Any) -> None:
         """Remember a port for :meth:`start` to open; the arguments are those of :meth:`listen`."""
@@ -219,13 +214,18 @@ class HTTPServer(Factory):
     def add_socket(self, sock: socket.socket) -> None:
         """Serve a socket that is bound and listens already; it stays the caller's to close."""
         sock.setblocking(False)
-        self._ports.append(self.reactor.adoptStreamPort(sock.fileno(), sock.family, self._tls_factory()))
+        self._opened(self.reactor.adoptStreamPort(sock.fileno(), sock.family, self._tls_factory()))
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Serve several sockets, see :meth:`add_socket`. They are closed, Twisted has its own handles."""
         for sock in sockets:
             self.add_socket(sock)
             sock.close()
+
+    def _opened(self, port: IListeningPort) -> IListeningPort:
+        self._ports.append(port)
+        self.stopping = False
+        return port
 
     def _tls_factory(self) -> Any:
         if self._tls_options is None:

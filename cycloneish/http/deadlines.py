@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from cycloneish.log import app_log
+
 __all__ = ["NEVER", "Deadlines", "Watched"]
 
 #: A deadline that does not come.
@@ -58,6 +60,9 @@ class Deadlines:
         self._timer = None
         now = self.now()
         for connection in [c for c in self.connections if c.deadline <= now]:
-            connection.deadline_passed()
+            try:
+                connection.deadline_passed()
+            except Exception:  # one connection's trouble must not end the time-outs of the others
+                app_log.error("Uncaught exception in a time-out", exc_info=True)
         if self.connections and self._timer is None:
             self._timer = self._reactor.callLater(self._interval, self._tick)

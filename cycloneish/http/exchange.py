@@ -7,11 +7,13 @@ It decides how a response is delimited, and holds the application to the Content
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IProtocol
 
+from cycloneish.http.deadlines import Deadlines
 from cycloneish.http.head import RequestHead
+from cycloneish.http.limits import Limits
 from cycloneish.http.response import WriteDeferred, response_head
 from cycloneish.httputil import (
     HTTPConnection,
@@ -21,11 +23,12 @@ from cycloneish.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
+from cycloneish.log import app_log
 
 if TYPE_CHECKING:
     from cycloneish.http.http1 import HTTP1ServerConnection
 
-__all__ = ["ConnectionContext", "HTTP1Exchange"]
+__all__ = ["ConnectionContext", "ConnectionOwner", "HTTP1Exchange"]
 
 
 class ConnectionContext:
@@ -47,13 +50,39 @@ class ConnectionContext:
         return self.remote_ip
 
 
+class ConnectionOwner(Protocol):
+    """What a connection needs of its server."""
+
+    limits: Limits
+    no_keep_alive: bool
+    stopping: bool
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """The time-outs of all connections."""
+
+    @property
+    def reactor(self) -> Any:
+        """The reactor that carries the connections."""
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """Begin a request."""
+
+    def make_context(self, transport: Any) -> ConnectionContext:
+        """Describe the peer of a new connection."""
+
+    def connection_lost(self, connection: HTTP1ServerConnection) -> None:
+        """Forget a connection."""
+
+
 class HTTP1Exchange(HTTPConnection):
     """One request and its response; the ``request.connection`` of Tornado's API.
 
     Most attributes have their usual value in the class, so that a request only pays for what differs.
     """
 
-    delegate: HTTPMessageDelegate
+    #: Hears of the request; the one in the class hears nothing, for an error in ``start_request``.
+    delegate: HTTPMessageDelegate = HTTPMessageDelegate()
     #: The client's close() after half of the answer is no error; the handler may ask to be told.
     _close_callback: Callable[[], Any] | None = None
     #: Trailer fields of the request body, once it is read.
@@ -114,7 +143,13 @@ class HTTP1Exchange(HTTPConnection):
             return self._connection.written()
         if self.started:
             raise HTTPOutputError("The head of this response was written already")
-        head = self._frame(code, reason, headers)
+        try:
+            head = self._frame(code, reason, headers)
+        except Exception:
+            # The application may answer in another way, which is framed from the beginning.
+            self._chunked = self._bodyless = False
+            self._owed = None
+            raise
         if code >= 200 or code == 101:
             self.started = True
         if not chunk:
@@ -172,7 +207,7 @@ class HTTP1Exchange(HTTPConnection):
             elif not http11:
                 self.keep_alive = False
         if "Connection" in values:
-            if "close" in headers["Connection"].lower():
+            if "close" in headers["Connection"].lower() or not self._connection.keeps_alive(self):
                 self.keep_alive = False
         elif not self._connection.keeps_alive(self):
             self.keep_alive = False
@@ -195,9 +230,15 @@ class HTTP1Exchange(HTTPConnection):
 
     def peer_left(self) -> None:
         """Tell the application, once, that the client is gone."""
-        if not self.read_done:
-            self.read_done = True
-            self.delegate.on_connection_close()
         callback, self._close_callback = self._close_callback, None
-        if callback is not None:
-            callback()
+        try:
+            if not self.read_done:
+                self.read_done = True
+                self.delegate.on_connection_close()
+        except Exception:
+            app_log.error("Uncaught exception in on_connection_close", exc_info=True)
+        try:
+            if callback is not None:
+                callback()
+        except Exception:
+            app_log.error("Uncaught exception in a close callback", exc_info=True)

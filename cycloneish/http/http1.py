@@ -5,25 +5,14 @@ connection.  The connection reads one request at a time and hands it to a delega
 answers through an :class:`~cycloneish.http.exchange.HTTP1Exchange`, one for each request, so that
 what is written late can never land in the answer of another request.
 
-The states of a connection, in the order in which a request goes through them::
-
-    HEAD ──► ACCEPT ──► BODY ──► END ──► ANSWER ──► HEAD
-      request line   the delegate   body in   the body   the response
-      and headers    took the head  pieces    is read    is not complete
-
-    DRAIN    an answer went out before the body was read; the rest is thrown away
-    LINGER   our side is shut; what still comes is thrown away, then the connection closes
-    DETACHED another protocol has the transport
-    CLOSED   nothing more
+The states that a connection goes through are in :mod:`~cycloneish.http.states`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable
-from enum import IntEnum
 from typing import Any, Final
-from typing import Protocol as TypingProtocol
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer
@@ -33,66 +22,19 @@ from zope.interface import implementer
 
 from cycloneish.coroutines import drive, is_awaitable
 from cycloneish.http.chunked import ChunkedReader
-from cycloneish.http.deadlines import NEVER, Deadlines
-from cycloneish.http.exchange import ConnectionContext, HTTP1Exchange
+from cycloneish.http.deadlines import NEVER
+from cycloneish.http.exchange import ConnectionContext, ConnectionOwner, HTTP1Exchange
 from cycloneish.http.head import CHUNKED, check_partial_head, parse_request_head
-from cycloneish.http.limits import Limits
 from cycloneish.http.response import WriteDeferred, error_response
-from cycloneish.http.transport import writer_for
-from cycloneish.httputil import (
-    HTTPConnection,
-    HTTPInputError,
-    HTTPMessageDelegate,
-)
+from cycloneish.http.states import ACCEPT, ANSWER, BODY, CLOSED, DETACHED, DRAIN, END, HEAD, LINGER, State
+from cycloneish.http.transport import can_half_close, hang_up, unsent, writer_for
+from cycloneish.httputil import HTTPInputError
 from cycloneish.iostream import StreamClosedError
 from cycloneish.log import app_log, gen_log, safe_log_text
 
-__all__ = ["ConnectionOwner", "HTTP1ServerConnection"]
+__all__ = ["HTTP1ServerConnection"]
 
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
-
-
-class State(IntEnum):
-    """Where a connection stands; see the table at the top of this file."""
-
-    HEAD = 0
-    ACCEPT = 1
-    BODY = 2
-    END = 3
-    ANSWER = 4
-    DRAIN = 5
-    LINGER = 6
-    DETACHED = 7
-    CLOSED = 8
-
-
-# Module globals: a look-up in an Enum class costs more than the comparison it serves.
-HEAD, ACCEPT, BODY, END, ANSWER, DRAIN, LINGER, DETACHED, CLOSED = State
-
-
-class ConnectionOwner(TypingProtocol):
-    """What a connection needs of its server."""
-
-    limits: Limits
-    no_keep_alive: bool
-    stopping: bool
-
-    @property
-    def deadlines(self) -> Deadlines:
-        """The time-outs of all connections."""
-
-    @property
-    def reactor(self) -> Any:
-        """The reactor that carries the connections."""
-
-    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        """Begin a request."""
-
-    def make_context(self, transport: Any) -> ConnectionContext:
-        """Describe the peer of a new connection."""
-
-    def connection_lost(self, connection: HTTP1ServerConnection) -> None:
-        """Forget a connection."""
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -109,6 +51,7 @@ class HTTP1ServerConnection(Protocol):
     _remaining = 0
     _received = 0
     _body_began = 0.0
+    _held_since = 0.0
     _drained = 0
     _buffer = b""
     _scanned = 0
@@ -119,7 +62,9 @@ class HTTP1ServerConnection(Protocol):
     _scheduled: Any = None
     _peer_shut = False
     _write_paused = False
-    _paused_at = 0.0
+    #: Since when the peer has taken nothing of a full send buffer, and what was in it then.
+    _stalled_since = 0.0
+    _unsent = 0
     _lost = False
 
     def __init__(self, owner: ConnectionOwner) -> None:
@@ -156,17 +101,27 @@ class HTTP1ServerConnection(Protocol):
         self._peer_shut = True
         if self._state == DETACHED:
             self._detached_half_close("readConnectionLost")
-        elif self._state == ANSWER and self._exchange is not None:
-            exchange = self._exchange
-            exchange.peer_left()
-        elif self._buffer and self._scheduled is not None:
-            pass  # pipelined requests that wait for their turn
-        else:
-            self.transport.loseConnection()  # type: ignore[union-attr]
+        elif self._state == LINGER:
+            self._close()
+        elif not self._busy:
+            self._go_on_without_peer()
 
     def writeConnectionLost(self) -> None:
         if self._state == DETACHED:
             self._detached_half_close("writeConnectionLost")
+        elif self._state == LINGER:
+            # Everything has been sent: from now on it is the peer's turn.
+            self.deadline = self._deadlines.now() + self.limits.drain_timeout
+
+    def _go_on_without_peer(self) -> None:
+        """Close, or go on with what is there, after the peer shut its side."""
+        state = self._state
+        if state == ANSWER:
+            self._current().peer_left()
+        elif state < LINGER and self._scheduled is None and not self._holding:
+            waits_its_turn = state == HEAD and self._buffer and self._write_paused
+            if not waits_its_turn:
+                self._close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         detached = self._state == DETACHED
@@ -175,35 +130,38 @@ class HTTP1ServerConnection(Protocol):
         self._state = CLOSED
         self._lost = True
         self._deadlines.remove(self)
-        self._owner.connection_lost(self)
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
         if detached:
             self._successor.connectionLost(reason)
-        exchange, self._exchange = self._exchange, None
         self._buffer = b""
-        if exchange is not None and not exchange.finished:
-            exchange.finished = True
-            exchange.peer_left()
+        self._abandon(self._exchange)
         # After that, so that a handler which waits for a write knows already why it fails.
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.lose()
+        self._owner.connection_lost(self)
 
     def pauseProducing(self) -> None:
-        """The transport's buffer is full."""
-        self._write_paused = True
-        self._paused_at = self._deadlines.now()
-        self.deadline = min(self.deadline, self._paused_at + self.limits.write_timeout)
+        """The transport's buffer is full; called again for each write that makes it fuller."""
+        if not self._write_paused:
+            self._write_paused = True
+            self._watch_stall()
+            self.deadline = min(self.deadline, self._stalled_since + self.limits.write_timeout)
 
     def resumeProducing(self) -> None:
         """The transport's buffer is empty again."""
         self._write_paused = False
-        if self._state == HEAD:
+        state = self._state
+        if state == HEAD:
             self._set_idle_deadline()
-        elif self._state == ANSWER:
+            if self._buffer and not self._busy:
+                self._process_soon()
+        elif state == ANSWER:
             self.deadline = NEVER
+        elif state == DRAIN:
+            self.deadline = self._deadlines.now() + self.limits.drain_timeout
         self._fire_waiters()
 
     def stopProducing(self) -> None:
@@ -243,10 +201,10 @@ class HTTP1ServerConnection(Protocol):
 
     def response_done(self, exchange: HTTP1Exchange) -> None:
         """Go on behind a complete response."""
-        if exchange is not self._exchange:
+        state = self._state
+        if exchange is not self._exchange or state >= LINGER:
             return
         self._holding = False
-        state = self._state
         if exchange.read_done or state == END or not exchange.head.body_length:
             exchange.read_done = True
             self._next_request(exchange)
@@ -269,6 +227,8 @@ class HTTP1ServerConnection(Protocol):
         """Hand the transport to *successor*."""
         if exchange is not self._exchange or self._state not in (ANSWER, ACCEPT, HEAD):
             raise RuntimeError("Only a request that has been read and not answered can be detached")
+        if exchange.head.body_length and not exchange.read_done:
+            raise RuntimeError("The body of this request has not been read, so it cannot be detached yet")
         transport: Any = self.transport
         exchange.finished = True
         exchange.read_done = True
@@ -277,6 +237,7 @@ class HTTP1ServerConnection(Protocol):
         self._deadlines.remove(self)
         self._successor = successor if successor is not None else Protocol()
         transport.unregisterProducer()
+        self._fire_waiters()
         rest, self._buffer = self._buffer, b""
         if not self._reading:
             self._reading = True
@@ -284,6 +245,8 @@ class HTTP1ServerConnection(Protocol):
         self._successor.makeConnection(transport)
         if rest:
             self._successor.dataReceived(rest)
+        if self._peer_shut:
+            self._detached_half_close("readConnectionLost")
         return transport
 
     def close(self) -> None:
@@ -291,14 +254,13 @@ class HTTP1ServerConnection(Protocol):
 
         Tornado: ``IOStream.close``.
         """
-        if self._state == CLOSED:
-            return
-        exchange, self._exchange = self._exchange, None
-        self._buffer = b""
-        self._close()
-        if exchange is not None and not exchange.finished:
-            exchange.finished = True
-            exchange.peer_left()
+        if self._state == DETACHED:
+            self.transport.loseConnection()  # type: ignore[union-attr]
+        elif self._state < LINGER:
+            exchange = self._exchange
+            self._buffer = b""
+            self._close()
+            self._abandon(exchange)
 
     def closed(self) -> bool:
         """Whether the connection is gone."""
@@ -306,8 +268,12 @@ class HTTP1ServerConnection(Protocol):
 
     def abort(self) -> None:
         """Close the connection at once and drop what has not been sent."""
-        transport: Any = self.transport
-        transport.abortConnection()
+        self.deadline = NEVER
+        if self._state != DETACHED:
+            self._state = CLOSED
+            self._buffer = b""
+        self.transport.abortConnection()  # type: ignore[union-attr]
+        self._abandon(self._exchange)
 
     def shut_down(self) -> None:
         """Close as soon as the request in flight is answered; an idle connection closes at once.
@@ -316,34 +282,56 @@ class HTTP1ServerConnection(Protocol):
         """
         if self._peer_shut:
             self.abort()
-            return
-        if self._state == HEAD and not (self._buffer and self._scheduled is not None):
-            self._close()
+        elif self._exchange is not None:
+            self._exchange.keep_alive = False
+        elif self._state == HEAD:
+            turn_comes = self._busy or self._write_paused or self._scheduled is not None
+            if not (self._buffer and turn_comes):
+                self._close()
 
     # -- time --------------------------------------------------------------------------------------
 
     def deadline_passed(self) -> None:
         """Act on a time-out; called by :class:`~cycloneish.http.deadlines.Deadlines`."""
         now = self._deadlines.now()
-        if self._write_paused and self._state in (HEAD, ANSWER):
-            if now >= self._paused_at + self.limits.write_timeout:
+        state = self._state
+        if state >= LINGER:
+            # A slow peer may take its time for the last answer, as long as it takes some of it.
+            self.deadline = now + self.limits.drain_timeout
+            if not unsent(self.transport):
+                hang_up(self.transport)
+            elif self._is_stalled(now):
                 self.abort()
-            else:
-                self.deadline = self._paused_at + self.limits.write_timeout
-        elif self._state == HEAD:
-            if self._buffer:
-                self._refuse(HTTPInputError("Timeout reading headers", status=408))
-            else:
-                self._close()
-        elif self._state in (ACCEPT, BODY, END) and self._exchange is not None:
+        elif self._write_paused and self._is_stalled(now):
+            self.abort()
+        elif state in (ACCEPT, BODY, END) and self._exchange is not None:
             self._set_body_deadline(self._exchange)
             if self.deadline <= now:
                 gen_log.info("Timeout reading body from %s", self.context)
                 self._refuse(HTTPInputError("Timeout reading body", status=408), log=False)
-        elif self._state == ANSWER:
+            elif self._write_paused:
+                self.deadline = min(self.deadline, self._stalled_since + self.limits.write_timeout)
+        elif self._write_paused:
+            self.deadline = self._stalled_since + self.limits.write_timeout
+        elif state == HEAD:
+            if self._buffer:
+                self._refuse(HTTPInputError("Timeout reading headers", status=408))
+            else:
+                self._close()
+        elif state == ANSWER:
             self.deadline = NEVER
         else:
             self.abort()
+
+    def _watch_stall(self) -> None:
+        self._stalled_since = self._deadlines.now()
+        self._unsent = unsent(self.transport)
+
+    def _is_stalled(self, now: float) -> bool:
+        """Whether the peer has taken nothing of what waits for it for the time of ``write_timeout``."""
+        if unsent(self.transport) < self._unsent:
+            self._watch_stall()
+        return now >= self._stalled_since + self.limits.write_timeout
 
     def _set_idle_deadline(self) -> None:
         self.deadline = self._deadlines.now() + self.limits.idle_connection_timeout
@@ -369,7 +357,8 @@ class HTTP1ServerConnection(Protocol):
             while True:
                 state = self._state
                 if state == HEAD:
-                    if not self._buffer or not self._read_head():
+                    # A peer that does not read its answers gets no more of them.
+                    if not self._buffer or self._write_paused or not self._read_head():
                         break
                 elif state == ANSWER:
                     break
@@ -395,14 +384,17 @@ class HTTP1ServerConnection(Protocol):
                     self._process_soon()
                     break
         except HTTPInputError as error:
-            self._refuse(error)
+            if self._exchange is not None:
+                self._refuse(error)
+            else:  # behind a complete answer, which must not be followed by another
+                self._crash()
         except Exception:
             self._crash()
         finally:
             self._busy = False
         self._adjust_reading()
-        if self._peer_shut and self._state in (HEAD, BODY, DRAIN) and self._scheduled is None:
-            self._close()
+        if self._peer_shut:
+            self._go_on_without_peer()
 
     def _process_soon(self) -> None:
         if self._scheduled is None:
@@ -421,10 +413,12 @@ class HTTP1ServerConnection(Protocol):
         if state >= LINGER:
             wanted = state == LINGER
         else:
-            wanted = not (
+            # One read ahead even while nothing is done with it: only a read tells that the peer has left.
+            wanted = not self._buffer or not (
                 self._holding
+                or self._write_paused
                 or self._scheduled is not None
-                or (self._buffer and state != HEAD and state != BODY)
+                or (state != HEAD and state != BODY)
             )
         if wanted != self._reading and state < DETACHED and not self._peer_shut:
             self._reading = wanted
@@ -440,18 +434,23 @@ class HTTP1ServerConnection(Protocol):
         if buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2: ignored in front of a request
             self._buffer = buffer = buffer[_EMPTY_LINES.match(buffer).end() :]  # type: ignore[union-attr]
             self._scanned = 0
-        end = buffer.find(b"\r\n\r\n", self._scanned)
-        if end < 0:
-            if buffer not in (b"", b"\r"):
+        try:
+            end = buffer.find(b"\r\n\r\n", self._scanned)
+            if end < 0:
+                if buffer in (b"", b"\r"):  # empty lines do not begin a request, nor its time
+                    return False
                 check_partial_head(buffer, self.limits, self._scanned)
-            if not self._scanned:
-                self.deadline = self._deadlines.now() + self.limits.header_timeout
-            self._scanned = max(1, len(buffer) - 3)
+                if not self._scanned:
+                    self.deadline = self._deadlines.now() + self.limits.header_timeout
+                self._scanned = max(1, len(buffer) - 3)
+                return False
+            if end > self.limits.max_header_size:
+                check_partial_head(buffer[: end + 4], self.limits)
+            head = parse_request_head(buffer[:end], self.limits)
+        except HTTPInputError as error:
+            self._refuse(error)
             return False
-        if end > self.limits.max_header_size:
-            check_partial_head(buffer[: end + 4], self.limits)
         self._scanned = 0
-        head = parse_request_head(buffer[:end], self.limits)
         self._buffer = buffer[end + 4 :]
         exchange = self._exchange = HTTP1Exchange(self, head)
         exchange.delegate = self._owner.start_request(self, exchange)
@@ -543,7 +542,9 @@ class HTTP1ServerConnection(Protocol):
         """Read on when *result*, which the delegate gave back, has fired."""
         if result is None or not is_awaitable(result):
             return
-        self._holding = exchange is self._exchange
+        if exchange is self._exchange:
+            self._holding = True
+            self._held_since = self._deadlines.now()
         drive(result).addCallbacks(
             self._release, self._hold_failed, callbackArgs=(exchange,), errbackArgs=(exchange,)
         )
@@ -552,6 +553,7 @@ class HTTP1ServerConnection(Protocol):
         if exchange is self._exchange and self._holding:
             self._holding = False
             if self._state == BODY:
+                self._body_began += self._deadlines.now() - self._held_since
                 self._set_body_deadline(exchange)
             if not self._busy:
                 self._process()
@@ -588,11 +590,13 @@ class HTTP1ServerConnection(Protocol):
             self._process_soon()
         elif self._peer_shut:
             self._close()
+        elif not self._reading:
+            self._adjust_reading()
 
     def _drain(self) -> bool:
-        """Throw away a piece of body behind an early answer; False when there is none."""
+        """Throw away what there is of a body behind an early answer; False while it is not complete."""
         before = len(self._buffer)
-        self._next_piece(self.limits.chunk_size)
+        self._next_piece(before)
         if self._count_drained(before - len(self._buffer)):
             return False
         if self._body_complete():
@@ -616,12 +620,19 @@ class HTTP1ServerConnection(Protocol):
             return
         if log:
             gen_log.info("Malformed HTTP message from %s: %s", self.context, safe_log_text(str(error)))
-        exchange, self._exchange = self._exchange, None
+        exchange = self._exchange
         if exchange is None or not exchange.started:
             self.send(error_response(error.status))
         self._linger()
+        self._abandon(exchange)
+
+    def _abandon(self, exchange: HTTP1Exchange | None) -> None:
+        """Tell the application of *exchange* that it can no longer be answered, if it was not."""
+        self._exchange = None
         if exchange is not None and not exchange.finished:
             exchange.finished = True
+            # Whoever waits for a write from now on waits for the end of the connection.
+            self._write_paused = True
             exchange.peer_left()
 
     def _crash(self, failure: Failure | None = None) -> None:
@@ -638,18 +649,15 @@ class HTTP1ServerConnection(Protocol):
         Closing a socket that has unread bytes resets it, and the reset may overtake the answer.
         """
         transport: Any = self.transport
-        half_close = getattr(transport, "loseWriteConnection", None)
-        if half_close is None or self._peer_shut:
+        self._buffer = b""
+        if self._peer_shut or not can_half_close(transport):
             self._close()
             return
         self._state = LINGER
-        self._exchange = None
-        self._buffer = b""
         self._holding = False
         self._drained = 0
-        self.deadline = self._deadlines.now() + self.limits.drain_timeout
-        transport.unregisterProducer()
-        half_close()
+        self._let_go()
+        transport.loseWriteConnection()
         if not self._busy:
             self._adjust_reading()
 
@@ -659,11 +667,22 @@ class HTTP1ServerConnection(Protocol):
             self._linger()
             return
         self._state = CLOSED
-        self.deadline = self._deadlines.now() + self.limits.write_timeout
         transport: Any = self.transport
-        transport.unregisterProducer()
+        self._let_go()
+        if not self._reading:
+            # A TLS peer says that it closes too, and that has to be read.
+            self._reading = True
+            transport.resumeProducing()
         transport.loseConnection()
-        self._fire_waiters()
+
+    def _let_go(self) -> None:
+        """Leave the rest of what was written to the transport, and watch that the peer takes it."""
+        self.deadline = self._deadlines.now() + self.limits.drain_timeout
+        self._watch_stall()
+        self.transport.unregisterProducer()  # type: ignore[union-attr]
+        if self._exchange is None or self._exchange.finished:
+            self._exchange = None
+            self._fire_waiters()
 
     def _fire_waiters(self) -> None:
         waiters, self._waiters = self._waiters, []

@@ -5,9 +5,10 @@ Called by :mod:`~cycloneish.http.http1` for each response.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from cycloneish.httputil import HTTPHeaders, HTTPOutputError
 from cycloneish.iostream import StreamClosedError
@@ -62,12 +63,8 @@ def error_response(code: int) -> bytes:
 class WriteDeferred(Deferred[None]):
     """Fires when the transport wants more bytes; fails with ``StreamClosedError`` when the peer has left.
 
-    Nobody has to wait for a write, so a failure that nobody waits for is no unhandled error: it comes
-    into being only when somebody asks.
+    Nobody has to wait for a write, so a failure that nobody waits for is not reported as unhandled.
     """
-
-    _lost = False
-    _asked = False
 
     @classmethod
     def fired(cls) -> WriteDeferred:
@@ -79,41 +76,14 @@ class WriteDeferred(Deferred[None]):
 
     def lose(self) -> None:
         """Say that the connection is gone."""
-        self._lost = True
-        if self._asked:
-            self._fail()
+        if self.called:
+            return
+        self.errback(StreamClosedError())
+        if self._debugInfo is not None and _is_quiet(self.result):
+            # Whoever adds a callback later, or returns this from one, takes the failure over.
+            self._debugInfo.failResult = None
 
-    def _fail(self) -> None:
-        if not self.called:
-            self.errback(StreamClosedError())
 
-    def _ask(self) -> None:
-        self._asked = True
-        if self._lost:
-            self._fail()
-
-    def addCallbacks(self, *args: Any, **kwargs: Any) -> Any:
-        super().addCallbacks(*args, **kwargs)
-        self._ask()
-        return self
-
-    def addCallback(self, *args: Any, **kwargs: Any) -> Any:
-        super().addCallback(*args, **kwargs)
-        self._ask()
-        return self
-
-    def addErrback(self, *args: Any, **kwargs: Any) -> Any:
-        super().addErrback(*args, **kwargs)
-        self._ask()
-        return self
-
-    def addBoth(self, *args: Any, **kwargs: Any) -> Any:
-        super().addBoth(*args, **kwargs)
-        self._ask()
-        return self
-
-    def __await__(self) -> Any:
-        self._ask()
-        return super().__await__()
-
-    __iter__ = __await__
+def _is_quiet(result: object) -> bool:
+    """Whether *result* only says that the peer has left."""
+    return isinstance(result, Failure) and result.check(StreamClosedError) is not None

@@ -1,4 +1,4 @@
-"""Writing to Twisted's TCP transport without a turn of the reactor.
+"""What the engine knows of Twisted's transports beyond their interfaces.
 
 ``transport.write`` buffers, asks the reactor to watch the socket and sends in the next turn: two system
 calls and several layers of Python for a response that the kernel would have taken at once.
@@ -12,7 +12,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["writer_for"]
+from twisted.internet.interfaces import ISSLTransport
+
+__all__ = ["can_half_close", "hang_up", "unsent", "writer_for"]
 
 
 def writer_for(transport: Any) -> Callable[[bytes], None]:
@@ -46,3 +48,28 @@ def writer_for(transport: Any) -> Callable[[bytes], None]:
             write(memoryview(data)[sent:].tobytes())
 
     return write_now
+
+
+def unsent(transport: Any) -> int:
+    """Bytes that *transport* holds because the peer does not take them; 0 where it cannot say.
+
+    A TLS transport answers for the TCP transport under it.
+    """
+    try:
+        return len(transport.dataBuffer) - transport.offset + transport._tempDataLen  # type: ignore[no-any-return]
+    except AttributeError:
+        return 0
+
+
+def can_half_close(transport: Any) -> bool:
+    """Whether *transport* can shut its side and still read.
+
+    TLS cannot; Twisted's TLS transport would pass the call to the TCP transport below, and cut off what
+    has not been encrypted yet.
+    """
+    return hasattr(transport, "loseWriteConnection") and not ISSLTransport.providedBy(transport)
+
+
+def hang_up(transport: Any) -> None:
+    """Close without waiting for the peer to close as well; what the kernel holds is still delivered."""
+    getattr(transport, "transport", transport).loseConnection()
