@@ -154,6 +154,8 @@ def environment(extras, extra=()):
         "install",
         "--quiet",
         "--disable-pip-version-check",
+        # A path entry rather than an import hook: twistd finds plugins in folders of sys.path only.
+        "--config-settings=editable_mode=compat",
         *extra,
         "--editable",
         requirement,
