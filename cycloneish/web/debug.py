@@ -71,6 +71,8 @@ def render_debug_page(handler: RequestHandler, exc_info: ExcInfo) -> str:
     redactor = Redactor(handler)
     error = exc_info[1]
     problems = list(_chain(error, exc_info[2]))[:_MOST_EXCEPTIONS] if error is not None else []
+    for problem in problems:
+        _learn_secrets(problem.traceback, redactor)
     title = _title(error, redactor) if error is not None else "Error"
     sections = [_problem_html(problem, redactor) for problem in problems]
     request = handler.request
@@ -120,6 +122,18 @@ def _chain(error: BaseException, traceback: TracebackType | None) -> Iterator[_P
                 waiting.append(_Problem(link, member, member.__traceback__))
 
 
+def _learn_secrets(traceback: TracebackType | None, redactor: Redactor) -> None:
+    """Have what is in variables with secret names hidden in the message and the source as well."""
+    for _ in range(_MOST_FRAMES):
+        if traceback is None:
+            return
+        variables = getattr(traceback.tb_frame, "f_locals", None)
+        if type(variables) is dict and traceback.tb_frame.f_code.co_name != "<module>":
+            for name, value in list(variables.items())[:_MOST_LOCALS]:
+                redactor.learn(str(name), value)
+        traceback = traceback.tb_next
+
+
 def _frames(traceback: TracebackType | None, redactor: Redactor) -> list[_Frame | int]:
     """The frames from the outermost to the one that raised; a number stands for so many left out."""
     entries: list[tuple[Any, int]] = []
@@ -151,6 +165,7 @@ def _frame(frame: Any, line: int, redactor: Redactor) -> _Frame:
 
 
 def _source(file: str, line: int, module: Any, redactor: Redactor) -> list[tuple[int, str]]:
+    linecache.checkcache(file)
     lines = linecache.getlines(file, module if isinstance(module, dict) else None)
     first = max(1, line - _LINES_AROUND)
     shown = lines[first - 1 : line + _LINES_AROUND]

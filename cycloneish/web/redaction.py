@@ -25,7 +25,7 @@ __all__ = ["HIDDEN", "Redactor", "is_secret_name"]
 HIDDEN = "•••••• (hidden)"
 
 _SECRET_NAME = re.compile(
-    r"passw|passphrase|pwd|secret|token|auth(?!or)|cookie|session|credential|signature|xsrf|csrf|jwt|bearer"
+    r"passw|passphrase|pwd|secret|token|auth(?!or(?!i))|cookie|session|credential|signature|xsrf|csrf|jwt|bearer"
     r"|dsn|database_?url|conninfo|private|(?:api|access|signing|encryption|license|master)[-_]?key"
     r"|credit_?card|card_?n|(?:^|[-_])(?:otp|cvv|cvc|pin|nonce|salt)(?:$|[-_])",
     re.IGNORECASE,
@@ -37,9 +37,10 @@ _HARMLESS_SETTING = re.compile(r"_(?:name|kwargs|version|path|header|days|class)
 _CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")
 # An assignment or keyword argument of a literal to a name, for source lines.
 _LITERAL = re.compile(r"""(["']?)([A-Za-z_][\w-]*)\1(\s*[=:]\s*[rbuRBU]{0,2})("[^"]*"|'[^']*')""")
-# Characters; a shorter value is hidden where it stands, but not wherever the same letters turn up.
+# Characters. A shorter value is hidden where it stands, but not wherever the same letters turn up.
 _SHORTEST_PASSWORD = 4
 _SHORTEST_SECRET = 8
+_MOST_SECRETS = 2000
 _LONGEST_LOOKED_AT = 20_000  # characters of one value
 _SHOWN = 300  # characters of one value
 _ITEMS = 20  # of a list or dictionary
@@ -64,20 +65,28 @@ class Redactor:
 
     def __init__(self, handler: RequestHandler) -> None:
         self._request = handler.request
-        secrets: set[str] = set()
+        self._known: set[str] = set()
+        self._secrets: re.Pattern[str] | None = None
         for secret, shortest in self._find_secrets(handler):
-            if len(secret) >= shortest:
-                secrets |= {
-                    secret,
-                    quote(secret),
-                    quote_plus(secret),
-                    unquote_plus(secret),
-                    repr(secret)[1:-1],
-                }
-        secrets.discard("")
-        # The longest first, as one may be a part of another.
-        ordered = sorted(secrets, key=len, reverse=True)[:2000]
-        self._secrets = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+            self._learn(secret, shortest)
+
+    def learn(self, name: str, value: object) -> None:
+        """Hide *value*, from now on, wherever it turns up, if *name* says that it is a secret."""
+        if is_secret_name(name):
+            for text in _strings_in(value):
+                self._learn(text, _SHORTEST_SECRET)
+
+    def _learn(self, secret: str, shortest: int) -> None:
+        if shortest <= len(secret) <= _LONGEST_LOOKED_AT and len(self._known) < _MOST_SECRETS:
+            forms = (
+                secret,
+                quote(secret, errors="replace"),
+                quote_plus(secret, errors="replace"),
+                unquote_plus(secret),
+                repr(secret)[1:-1],
+            )
+            self._known.update(filter(None, forms))
+            self._secrets = None
 
     def _find_secrets(self, handler: RequestHandler) -> Iterator[tuple[str, int]]:
         """Secrets, and from which length on each is searched for."""
@@ -103,7 +112,11 @@ class Redactor:
     def text(self, text: str, limit: int = _SHOWN) -> str:
         """Return *text* without the secrets in it, cut to about *limit* characters."""
         text = text[:_LONGEST_LOOKED_AT]
-        if self._secrets is not None:
+        if self._known:
+            if self._secrets is None:
+                # The longest first, as one may be a part of another.
+                ordered = sorted(self._known, key=len, reverse=True)
+                self._secrets = re.compile("|".join(map(re.escape, ordered)))
             text = self._secrets.sub(HIDDEN, text)
         if "://" in text:
             text = _CREDENTIALS_IN_URL.sub(HIDDEN, text)
@@ -132,11 +145,11 @@ class Redactor:
 
     # -- values ---------------------------------------------------------------------------------------
 
-    def variable(self, name: str, value: object) -> str:
+    def variable(self, name: str, value: object, depth: int = 0) -> str:
         """Return what to show for the variable *name*."""
         if is_secret_name(name) and type(value) in _PLAIN_DATA and not (value is None or type(value) is bool):
             return HIDDEN
-        return self.plain(value)
+        return self.plain(value, depth)
 
     def plain(self, value: object, depth: int = 0) -> str:
         """Return *value* as text if it is plain data, else the name of its type in angle brackets."""
@@ -167,7 +180,7 @@ class Redactor:
             shown = self.plain(key, depth + 1)
             name = key.decode("latin-1") if type(key) is bytes else key
             if type(name) is str:
-                parts.append(f"{shown}: {self.variable(name, item) if depth < 2 else '…'}")
+                parts.append(f"{shown}: {self.variable(name, item, depth + 1)}")
             else:
                 parts.append(f"{shown}: {self.plain(item, depth + 1)}")
         if len(value) > _ITEMS:
