@@ -36,6 +36,7 @@ from cycloneish.web.redirects import ErrorHandler
 from cycloneish.web.static import StaticFileHandler
 from cycloneish.web.transforms import GZipContentEncoding, OutputTransform
 from cycloneish.web.uimodules import LinkifyModule, TemplateModule, UIModule, XsrfFormModule
+from cycloneish.web.unhandled import watch
 
 __all__ = ["Application"]
 
@@ -137,6 +138,9 @@ class Application(ReversibleRouter):
     """
 
     noisy = False
+    service: Any = None
+    """A Twisted service that `twistd cycloneish` starts before the port opens and stops after the last
+    request: databases, queues, whatever the handlers need."""
 
     def __init__(
         self,
@@ -164,6 +168,7 @@ class Application(ReversibleRouter):
         self.ui_methods: dict[str, Callable[..., Any]] = {}
         self._load_ui_modules(settings.get("ui_modules", {}))
         self._load_ui_methods(settings.get("ui_methods", {}))
+        watch()
         self._server: HTTPServer | None = None
         self._ports = 0
         self._routes: dict[tuple[str, str], _Route] = {}

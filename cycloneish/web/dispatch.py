@@ -11,6 +11,7 @@ from asyncio import CancelledError as FutureCancelled
 from collections.abc import Awaitable, Sequence
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from cycloneish.httputil import (
     HTTPConnection,
@@ -24,6 +25,7 @@ from cycloneish.httputil import (
 from cycloneish.web.body import BufferedBody, FormBody, body_for
 from cycloneish.web.handler import RequestHandler
 from cycloneish.web.rendering import RenderingMixin
+from cycloneish.web.unhandled import current_handler
 
 if TYPE_CHECKING:
     from cycloneish.web.application import Application
@@ -143,6 +145,7 @@ class HandlerDelegate(HTTPMessageDelegate):
             handler = RequestHandler(application, self.request)
             handler._handle_request_exception(error)
             return None
+        current_handler.set(ref(handler))
         if application.transforms:
             handler._transforms = [transform(self.request) for transform in application.transforms]
         return handler
@@ -156,7 +159,7 @@ class HandlerDelegate(HTTPMessageDelegate):
 
     def _refuse_form(self, error: BaseException) -> None:
         """Answer a form whose end was wrong, or could not be written to disk."""
-        handler = self._make_handler()
+        handler = copy_context().run(self._make_handler)
         if handler is not None:
             handler._on_conclusion = self._close_body
             handler._handle_request_exception(error)

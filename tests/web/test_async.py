@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Generator
 from contextvars import ContextVar
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, fail, inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase
 
 from cycloneish.web import Application, HTTPError, RequestHandler, asynchronous, stream_request_body
@@ -234,6 +235,50 @@ class ContextTests(SynchronousTestCase):
         waits["b"].callback(None)
         waits["a"].callback(None)
         self.assertEqual((first.body, second.body), (b"a", b"b"))
+
+
+class UnhandledTests(SynchronousTestCase):
+    def check(self, handler: type[RequestHandler], fire: Any = None) -> None:
+        with Logs("cycloneish.application") as logs:
+            self.assertEqual(fetch(handler).code, 200)
+            if fire is not None:
+                fire()
+            gc.collect()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(
+            logs.text,
+            f"ERROR Nobody waited for a Deferred of {handler.__qualname__}, GET / (192.0.2.7), "
+            "which failed: oops",
+        )
+
+    def test_failure_within_the_request(self) -> None:
+        class Handler(RequestHandler):
+            def get(self) -> None:
+                fail(ZeroDivisionError("oops"))
+
+        self.check(Handler)
+
+    def test_failure_after_the_request(self) -> None:
+        wait: Deferred[None] = Deferred()
+
+        class Handler(RequestHandler):
+            def get(self) -> None:
+                self.work()
+
+            @inlineCallbacks
+            def work(self) -> Generator[Deferred[None], None, None]:
+                yield wait
+                raise ZeroDivisionError("oops")
+
+        self.check(Handler, lambda: wait.callback(None))
+
+    def test_other_failures_are_no_business_of_handlers(self) -> None:
+        Application()
+        with Logs("cycloneish.application") as logs:
+            fail(ZeroDivisionError("oops"))
+            gc.collect()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(logs.text, "")
 
 
 ASYNCIO = """
