@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol
 from twisted.python.filepath import FilePath
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from twisted.web.static import Data, File
 
+from cycloneish.httputil import (
+    HTTPHeaders,
+    HTTPInputError,
+    HTTPMessageDelegate,
+    HTTPServerConnectionDelegate,
+    ResponseStartLine,
+)
 from cycloneish.resource import ResourceContainer, StreamingRequest, to_resource
 from cycloneish.web import Application, FallbackHandler, HTTPError, RequestHandler, stream_request_body
 from tests.web.live import LiveTestCase, sleep
@@ -455,6 +464,86 @@ class ResourceTests(LiveTestCase):
         self.listen(Site(to_resource(Broken())))  # type: ignore[arg-type]
         with self.assertLogs("cycloneish.application", "ERROR"):
             self.assertEqual((await self.fetch("/")).code, 500)
+
+    async def test_a_delegate_that_fails_on_the_way(self) -> None:
+        class Delegate(HTTPMessageDelegate):
+            def __init__(self, connection: Any, where: str) -> None:
+                self.connection, self.where = connection, where
+
+            def at(self, where: str) -> None:
+                if where == self.where:
+                    raise ZeroDivisionError
+                if self.where == f"after {where}":
+                    headers = HTTPHeaders({"X-Early": "1"})
+                    self.connection.write_headers(ResponseStartLine("", 200, "OK"), headers, b"part")
+                    raise ZeroDivisionError
+                if self.where == f"refused at {where}":
+                    raise HTTPInputError("no", status=422)
+
+            async def headers_received(self, start_line: Any, headers: Any) -> None:  # type: ignore[override]
+                await sleep(0)
+                self.at("headers")
+
+            def data_received(self, chunk: bytes) -> Any:
+                self.at("data")
+
+            def finish(self) -> None:
+                self.at("finish")
+
+            def on_connection_close(self) -> None: ...
+
+        class Target(HTTPServerConnectionDelegate):
+            where = ""
+
+            def start_request(self, server_conn: Any, request_conn: Any) -> Any:
+                return Delegate(request_conn, self.where)
+
+        target = Target()
+        for streaming in (False, True):
+            self.listen(Site(to_resource(target), StreamingRequest if streaming else None))
+            for where, expected in [
+                ("headers", 500),
+                ("data", 500),
+                ("finish", 500),
+                ("refused at data", 422),
+                ("refused at headers", 422),
+                ("after data", 0),
+            ]:
+                target.where = where
+                logs = (
+                    self.assertLogs("cycloneish.application", "ERROR")
+                    if "refused" not in where
+                    else nullcontext()
+                )
+                with logs:
+                    response: Any = await self.fetch("/", "PUT", body=b"abc")
+                self.assertEqual(response.code, expected, where)
+                self.assertEqual(response.complete, "after" not in where, where)
+
+    async def test_a_connection_can_be_handed_over(self) -> None:
+        class Shout(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                assert self.transport is not None
+                self.transport.write(data.upper())
+
+        class Upgrade(RequestHandler):
+            def get(self) -> None:
+                connection = self.request.connection
+                headers = HTTPHeaders({"Upgrade": "shout", "Connection": "Upgrade"})
+                connection.write_headers(ResponseStartLine("", 101, "Switching Protocols"), headers)
+                self._finished = True
+                connection.detach(Shout())
+
+        for streaming in (False, True):
+            site = Site(to_resource(Application([("/", Upgrade)])), StreamingRequest if streaming else None)
+            self.listen(site)
+            client = await self.connect()
+            client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await client.until(b"\r\n\r\n")
+            self.assertTrue(client.data.startswith(b"HTTP/1.1 101 Switching Protocols\r\n"))
+            client.send(b"hello")
+            await client.until(b"HELLO")
+            self.assertTrue(client.data.endswith(b"\r\n\r\nHELLO"))
 
     async def test_there_and_back_again(self) -> None:
         outer = Application(
