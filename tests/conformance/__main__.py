@@ -63,7 +63,7 @@ def page(expected: dict[str, Any]) -> str:
         details += [f"| {row.name} | `{name}` | skipped: {why} |" for name, why in sorted(skipped.items())]
     rows.append("| **total** | " + " | ".join(f"**{total}**" for total in totals) + " |")
     head = ["| module | test | why |", "|---|---|---|"]
-    return "\n".join([*rows, "", "### Tests that do not pass", "", *head, *details]) + "\n"
+    return "\n".join([*rows, "", "## Tests that do not pass", "", *head, *details]) + "\n"
 
 
 def write_page(expected: dict[str, Any]) -> None:
