@@ -10,6 +10,7 @@ file needs no second check, and a path that leads somewhere else by now is resol
 
 from __future__ import annotations
 
+import functools
 import os
 import stat as stat_module
 import threading
@@ -40,9 +41,8 @@ def directory_of(root: str, absolute_path: str, shown: str) -> str:
     Raises `HTTPError` (403) when *absolute_path*, as written, is not inside; *shown* is the path for
     the message.
     """
-    root = os.path.abspath(root)
-    if not root.endswith(os.path.sep):  # only "/" itself does
-        root += os.path.sep
+    # A relative root means another directory once the process has moved, so only others are remembered.
+    root = _with_separator(root) if os.path.isabs(root) else _with_separator(os.path.abspath(root))
     # With the separator, /static1 is not taken for a part of /static, and the directory itself is inside.
     if not (absolute_path + os.path.sep).startswith(root):
         raise HTTPError(403, "%s is not in root static directory", shown)
@@ -50,6 +50,12 @@ def directory_of(root: str, absolute_path: str, shown: str) -> str:
         # On NTFS, "name:stream" and "name::$DATA" are other contents of the file, never a file name.
         raise HTTPError(403, "%s is not a file", shown)
     return root
+
+
+@functools.lru_cache(maxsize=256)
+def _with_separator(root: str) -> str:
+    root = os.path.abspath(root)
+    return root if root.endswith(os.path.sep) else root + os.path.sep  # only "/" itself does
 
 
 def resolve(path: str, allowed: tuple[str, ...], shown: str) -> tuple[str, os.stat_result | None]:

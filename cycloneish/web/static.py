@@ -214,7 +214,8 @@ class StaticFileHandler(RequestHandler):
 
     async def _send_in_parts(self, position: int, end: int) -> None:
         """Send a big file: a thread reads the next part while the client takes the one before."""
-        file = await deferToThread(servable.open_regular, cast("str", self.absolute_path))
+        # Not in a thread: were this cancelled meanwhile, nobody would close what the thread opened.
+        file = servable.open_regular(cast("str", self.absolute_path))
         upcoming: Deferred[bytes] | None = None
         try:
             upcoming = deferToThread(os.pread, file, min(_CHUNK, end - position), position)
@@ -361,7 +362,7 @@ class StaticFileHandler(RequestHandler):
 
     def get_modified_time(self) -> datetime.datetime | None:
         """Return when the content was last changed, in whole seconds, or None if that is not known."""
-        return datetime.datetime.fromtimestamp(int(self._stat().st_mtime), datetime.UTC)
+        return _moment(int(self._stat().st_mtime))
 
     @classmethod
     def get_content(
@@ -517,6 +518,11 @@ def _content_type(path: str) -> str:
         return "application/octet-stream"
     suffix = os.path.splitext(path)[1].lower()
     return _WEB_TYPES.get(suffix) or mime_type or "application/octet-stream"
+
+
+@functools.lru_cache(maxsize=4096)
+def _moment(seconds: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
 @functools.lru_cache(maxsize=4096)
