@@ -314,7 +314,7 @@ class HTTP1ServerConnection(Protocol):
         elif self._write_paused:
             self.deadline = self._stalled_since + self.limits.write_timeout
         elif state == HEAD:
-            if self._buffer:
+            if self._scanned:
                 self._refuse(HTTPInputError("Timeout reading headers", status=408))
             else:
                 self._close()
@@ -666,9 +666,11 @@ class HTTP1ServerConnection(Protocol):
         if self._buffer and self._state not in (LINGER, CLOSED) and not self._peer_shut:
             self._linger()
             return
+        lingered = self._state == LINGER
         self._state = CLOSED
         transport: Any = self.transport
-        self._let_go()
+        if not lingered:
+            self._let_go()
         if not self._reading:
             # A TLS peer says that it closes too, and that has to be read.
             self._reading = True

@@ -28,9 +28,15 @@ class Transport(StringTransport):
     protocol: Any = None
     write_closed = False
     aborted = False
+    #: What a TCP transport holds for a peer that does not read; a test sets its length.
+    dataBuffer = b""
+    offset = 0
+    _tempDataLen = 0
 
     def loseWriteConnection(self) -> None:
         self.write_closed = True
+        if not self.dataBuffer:
+            self.protocol.writeConnectionLost()
 
     def loseConnection(self) -> None:
         super().loseConnection()
@@ -73,6 +79,26 @@ class Peer:
 
     def leave(self) -> None:
         self.transport._lost()
+
+    def shut(self) -> bytes:
+        """Half close, and return what came back at once."""
+        self.protocol.readConnectionLost()
+        return self.received()
+
+    def stall(self, size: int = 100_000) -> None:
+        """Stop reading: the transport's buffer fills."""
+        self.transport.dataBuffer = bytes(size)
+        self.protocol.pauseProducing()
+
+    def read_on(self) -> None:
+        """Take everything, as a peer does that had stalled."""
+        self.transport.dataBuffer = b""
+        self.protocol.resumeProducing()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the server reads from this peer."""
+        return self.transport.producerState == "producing"
 
 
 class Recorder(HTTPServerConnectionDelegate):
@@ -134,6 +160,11 @@ class Message(HTTPMessageDelegate):
         done = self.connection.write_headers(ResponseStartLine("", code, "Fine"), fields, body)
         self.connection.finish()
         return done
+
+
+def stepping(clock: Clock, seconds: float, step: float = 0.25) -> None:
+    """Turn *clock* in steps small enough for every timer in between."""
+    clock.pump([step] * int(seconds / step))
 
 
 def make_server(recorder: Any, **options: Any) -> tuple[HTTPServer, Clock]:
