@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from ..coroutines import drive, is_awaitable
 from .connection import Connection
 from .errors import ConnectionLost, PoolClosed, PoolTimeout
 
@@ -80,8 +81,8 @@ class Subscription:
         except Exception:
             log.exception("the callback of channel %r failed", self.channel)
             return
-        if isinstance(result, Deferred):
-            result.addErrback(self._log_failure)
+        if is_awaitable(result):
+            drive(result).addErrback(self._log_failure)
 
     def _log_failure(self, failure: Failure) -> None:
         log.error("the callback of channel %r failed", self.channel, exc_info=failure.value)

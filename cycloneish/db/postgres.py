@@ -1,4 +1,4 @@
-"""A pool of PostgreSQL connections that mends itself, for handlers and services.
+"""A pool of PostgreSQL connections that mends itself, for handlers and services::
 
     pool = Pool("postgresql://shop@db.example/shop", max_size=20)
     pool.setServiceParent(application)
@@ -312,6 +312,8 @@ class Pool(Service, Queries):
         self, channel: str, callback: Callable[[str], Any], *, on_gap: Callable[[], Any] | None = None
     ) -> Deferred[Subscription]:
         """Call *callback* with the payload of every notification on *channel*.
+
+        Both callbacks may return a Deferred or be ``async def``; what goes wrong in them is logged.
 
         :param on_gap: called after the connection was lost and is there again: what was sent in
             between is gone, so read the current state anew.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
 import shutil
@@ -36,16 +37,12 @@ def new_cluster(case: SynchronousTestCase | TestCase, directory: str | None = No
         made.start()
         made.stop()
         _TEMPLATE.append(made.directory)
+        atexit.register(shutil.rmtree, made.directory, ignore_errors=True)
     place.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cp", "-a", *map(str, _TEMPLATE[0].glob("pg*")), str(place)], check=True)
     cluster = Cluster(place, settings=FAST)
     case.addCleanup(cluster.stop)
     return cluster
-
-
-def tearDownModule() -> None:
-    for directory in _TEMPLATE:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 class ClusterTests(SynchronousTestCase):

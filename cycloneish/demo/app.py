@@ -1,0 +1,71 @@
+"""Puts the board together: settings, routes, and the service that runs as long as the program does."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from cycloneish import locale
+from cycloneish.demo.board import Board
+from cycloneish.demo.handlers import (
+    BoardHandler,
+    JSONHandler,
+    LanguageHandler,
+    NotFoundHandler,
+    PictureHandler,
+    SignInHandler,
+    SignOutHandler,
+    SignUpHandler,
+    UpdatesHandler,
+)
+from cycloneish.web import Application
+
+HERE = Path(__file__).parent
+
+
+def make_app(data: str = "roundtable-data", database: str | None = None) -> Application:
+    """The application.
+
+    :param data: the folder for what has to outlive the program; made when missing.
+    :param database: the URL of a PostgreSQL database; by default a private one in *data*.
+    """
+    folder = Path(data).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    locale.load_translations(str(HERE / "translations"))
+    board = Board(database or f"embedded://{folder}")
+    app = Application(
+        [
+            (r"/", BoardHandler),
+            (r"/messages\.json", JSONHandler),
+            (r"/updates", UpdatesHandler),
+            (r"/picture/([0-9]{1,18})", PictureHandler),
+            (r"/sign-up", SignUpHandler),
+            (r"/sign-in", SignInHandler),
+            (r"/sign-out", SignOutHandler),
+            (r"/language", LanguageHandler),
+        ],
+        board=board,
+        cookie_secret=cookie_secret(folder / "cookie-secret"),
+        xsrf_cookies=True,
+        xsrf_cookie_kwargs={"httponly": True, "samesite": "Lax"},
+        login_url="/sign-in",
+        template_path=str(HERE / "templates"),
+        static_path=str(HERE / "static"),
+        default_handler_class=NotFoundHandler,
+        compress_response=True,
+        cancel_on_disconnect=True,
+    )
+    # Started before the port opens, stopped after the last request.
+    app.service = board
+    return app
+
+
+def cookie_secret(file: Path) -> str:
+    """The secret that signs cookies, kept so that nobody is signed out by a restart."""
+    try:
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+            new.write(secrets.token_urlsafe(32))
+    except FileExistsError:
+        pass
+    return file.read_text()
