@@ -1,6 +1,6 @@
 """From nodes to Python source.
 
-:class:`~cycloneish.template.core.Template` calls :func:`generate`. What comes out is one function that
+:class:`~cycloneish.template.Template` calls :func:`generate`. What comes out is one function that
 collects its output in a list and joins it at the end::
 
     def _tt_execute(_tt_out, _tt_type, _tt_str, _tt_text, _tt_raw, _tt_bytes, _tt_join, _tt_join_escaped):

@@ -1,6 +1,6 @@
 """The template language: from text to nodes.
 
-:class:`~cycloneish.template.core.Template` calls :func:`parse` once for each template. The Python in the tags
+:class:`~cycloneish.template.Template` calls :func:`parse` once for each template. The Python in the tags
 is parsed here as well, one tag at a time, so that a mistake is reported where it stands.
 """
 

@@ -1,6 +1,6 @@
 """What generated template code calls while it runs, and what makes its tracebacks readable.
 
-The functions here are handed to the generated function by :class:`~cycloneish.template.core.Template`.
+The functions here are handed to the generated function by :class:`~cycloneish.template.Template`.
 """
 
 from __future__ import annotations

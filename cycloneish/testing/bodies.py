@@ -1,6 +1,6 @@
 """Request bodies for tests: JSON, forms and file uploads.
 
-:class:`~cycloneish.testing.client.Client` calls :func:`make_body`.
+:class:`~cycloneish.testing.Client` calls :func:`make_body`.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class AsyncTestCase(TestCase):
     that cannot be waited for.
 
     A test that leaves a delayed call, a port or a connection on the reactor fails with
-    :exc:`~cycloneish.testing.leftovers.LeftoverError`, which says what and where it was made.
+    :exc:`~cycloneish.testing.LeftoverError`, which says what and where it was made.
 
     Tornado: ``tornado.testing.AsyncTestCase``; its ``stop`` and ``wait`` are not here, since a reactor cannot
     be run inside a test: wait for Deferreds instead.
@@ -168,9 +168,9 @@ class AsyncHTTPTestCase(AsyncTestCase):
         :param path: path with query string on the server of this test, or an absolute URL.
         :param raise_error: fail when the status is not 2xx or 304.
         :param kwargs: arguments of :meth:`FetchClient.fetch()
-            <cycloneish.testing.fetching.FetchClient.fetch>`:
+            <cycloneish.testing.FetchClient.fetch>`:
             *method*, *headers*, *body*, *follow_redirects* and others.
-        :returns: a Deferred of an :class:`~cycloneish.testing.response.HTTPResponse`.
+        :returns: a Deferred of an :class:`~cycloneish.testing.HTTPResponse`.
         """
         if not path.lower().startswith(("http://", "https://")):
             path = self.get_url(path)

@@ -1,6 +1,6 @@
 """A certificate that signs itself, made when a test of TLS first needs one.
 
-Used by :class:`~cycloneish.testing.cases.AsyncHTTPSTestCase`. Needs the ``tls`` extra.
+Used by :class:`~cycloneish.testing.AsyncHTTPSTestCase`. Needs the ``tls`` extra.
 """
 
 from __future__ import annotations

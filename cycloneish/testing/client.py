@@ -63,7 +63,7 @@ class Client:
     :param server_options: arguments for :class:`~cycloneish.httpserver.HTTPServer`, such as
         ``max_body_size``.
 
-    :ivar cookies: the :class:`~cycloneish.testing.cookies.CookieJar`.
+    :ivar cookies: the :class:`~cycloneish.testing.CookieJar`.
     """
 
     def __init__(
@@ -146,8 +146,8 @@ class Client:
         :param raise_errors: instead of the client's.
         :param timeout: instead of the client's.
         :param options: *params*, *headers*, *body*, *json*, *form*, *files* and the others of :meth:`open`.
-        :returns: a Deferred of an :class:`~cycloneish.testing.response.HTTPResponse`. It fails with
-            :exc:`~cycloneish.testing.exchange.IncompleteResponseError` when the connection closes before the
+        :returns: a Deferred of an :class:`~cycloneish.testing.HTTPResponse`. It fails with
+            :exc:`~cycloneish.testing.IncompleteResponseError` when the connection closes before the
             response is complete, :exc:`TimeoutError` when it takes too long, and, with *raise_errors*, what
             the handler raised.
         """

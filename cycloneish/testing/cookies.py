@@ -1,6 +1,6 @@
 """The cookies that a test client keeps between its requests.
 
-Owned by :class:`~cycloneish.testing.client.Client`. One jar is for one site, so domains are not looked at.
+Owned by :class:`~cycloneish.testing.Client`. One jar is for one site, so domains are not looked at.
 """
 
 from __future__ import annotations

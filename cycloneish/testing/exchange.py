@@ -2,7 +2,7 @@
 
 :class:`Exchange` is the client's end of a connection in memory; the server's end is the protocol that
 :class:`~cycloneish.httpserver.HTTPServer` makes for every connection.
-:class:`~cycloneish.testing.client.Client` makes one exchange for each request.
+:class:`~cycloneish.testing.Client` makes one exchange for each request.
 
 The two ends take turns: the server gets bytes only while nothing of the server runs (:meth:`Exchange._pump`),
 and what it writes is handed to the test only after it has returned. That is the order a socket keeps too.
@@ -225,7 +225,7 @@ _notes = _ExceptionNotes()
 class Exchange:
     """A request under way, and its response.
 
-    Made by :meth:`Client.open() <cycloneish.testing.client.Client.open>`, for tests that look at a response
+    Made by :meth:`Client.open() <cycloneish.testing.Client.open>`, for tests that look at a response
     while it comes, send a body piece by piece, read slowly, or go away::
 
         exchange = client.open("GET", "/events")
@@ -233,7 +233,7 @@ class Exchange:
         self.assertEqual((yield exchange.read()), b"data: 1\\n\\n")
         exchange.disconnect()
 
-    :ivar request: the :class:`~cycloneish.testing.response.HTTPRequest`.
+    :ivar request: the :class:`~cycloneish.testing.HTTPRequest`.
     :ivar exception: what the handler raised and did not catch, or None.
     :ivar quiet: keep that exception out of the log, since the test gets it.
     """

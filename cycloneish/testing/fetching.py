@@ -1,7 +1,7 @@
 """The HTTP client behind ``AsyncHTTPTestCase.fetch``: real sockets, no extra to install.
 
 It is a small layer on :class:`twisted.web.client.Agent` with the arguments and results of Tornado's
-``AsyncHTTPClient.fetch``. Owned by :class:`~cycloneish.testing.cases.AsyncHTTPTestCase`, which closes it.
+``AsyncHTTPClient.fetch``. Owned by :class:`~cycloneish.testing.AsyncHTTPTestCase`, which closes it.
 """
 
 from __future__ import annotations
@@ -64,17 +64,16 @@ class FetchClient:
     ) -> Deferred[HTTPResponse]:
         """Send a request.
 
-        :param request: the URL, or an :class:`~cycloneish.testing.response.HTTPRequest`.
-        :param raise_error: fail with :exc:`~cycloneish.testing.response.HTTPClientError` when the status is
+        :param request: the URL, or an :class:`~cycloneish.testing.HTTPRequest`.
+        :param raise_error: fail with :exc:`~cycloneish.testing.HTTPClientError` when the status is
             not 2xx or 304.
         :param options: *method*, *headers*, *body*, *follow_redirects* (True), *max_redirects* (5),
             *request_timeout* in seconds, *decompress_response* (True), *allow_nonstandard_methods* (False),
             *streaming_callback* (called with each piece of the body, which is then not kept),
             *header_callback* (called with each header line), *auth_username*, *auth_password*, *user_agent*.
-        :returns: a Deferred of an :class:`~cycloneish.testing.response.HTTPResponse`. It fails with
+        :returns: a Deferred of an :class:`~cycloneish.testing.HTTPResponse`. It fails with
             :exc:`TimeoutError` when the response is not complete in time, and with Twisted's errors when
-                there
-            is none.
+            there is none.
         :raises KeyError: unknown method, without *allow_nonstandard_methods*.
         :raises ValueError: a body where the method has none, or none where it has one.
 

@@ -1,6 +1,6 @@
 """Finds what a test leaves on the reactor, and says who made it.
 
-:class:`~cycloneish.testing.cases.AsyncTestCase` uses a :class:`LeftoverWatch` for every test. Trial has a
+:class:`~cycloneish.testing.AsyncTestCase` uses a :class:`LeftoverWatch` for every test. Trial has a
 check of its own, which names the delayed call or the port but not the line that made it.
 """
 

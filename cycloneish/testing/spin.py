@@ -1,6 +1,6 @@
 """Waiting for a Deferred where no reactor runs: in plain unittest and pytest functions.
 
-:class:`~cycloneish.testing.client.SyncClient` uses it for handlers that answer later. Under trial, whose
+:class:`~cycloneish.testing.SyncClient` uses it for handlers that answer later. Under trial, whose
 tests may return Deferreds, nobody needs it.
 """
 

@@ -1,6 +1,6 @@
 """The client's half of HTTP/1.1, as far as a test needs it: read one response out of bytes.
 
-:class:`~cycloneish.testing.exchange.Exchange` feeds it with what the server writes.
+:class:`~cycloneish.testing.Exchange` feeds it with what the server writes.
 """
 
 from __future__ import annotations
