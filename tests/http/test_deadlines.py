@@ -101,7 +101,7 @@ class Reading(EngineTestCase):
         for piece in (b"\r\n", b"\r", b"\n") * 4:
             peer.send(piece)
             stepping(self.clock, 1)
-        self.assertTrue(peer.transport.closed)
+        self.assertTrue(peer.transport.write_closed)
 
     def test_body_as_a_whole(self) -> None:
         for head in (HEAD_OF_POST % 100, CHUNKED_POST + b"64\r\n"):
