@@ -49,7 +49,9 @@ def as_raw(value: object) -> str:
 
 def as_bytes(value: object) -> bytes:
     """What an ``{% autoescape %}`` function of the application is given."""
-    return value if isinstance(value, bytes) else as_text(value).encode()
+    if isinstance(value, str):
+        return value.encode()
+    return value if isinstance(value, bytes) else str(value).encode()
 
 
 def join(pieces: list[str]) -> bytes:
