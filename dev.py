@@ -154,6 +154,7 @@ def environment(extras, extra=()):
         "install",
         "--quiet",
         "--disable-pip-version-check",
+        "--no-compile",  # Python compiles what is imported, which is a fraction of what is installed
         # A path entry rather than an import hook: twistd finds plugins in folders of sys.path only.
         "--config-settings=editable_mode=compat",
         *extra,
