@@ -152,7 +152,7 @@ def environment(extras, extra=()):
         "-m",
         "pip",
         "install",
-        "--quiet",
+        "-qq",  # errors only: warnings about other packages help nobody here
         "--disable-pip-version-check",
         "--no-compile",  # Python compiles what is imported, which is a fraction of what is installed
         # A path entry rather than an import hook: twistd finds plugins in folders of sys.path only.
