@@ -51,6 +51,7 @@ __all__ = [
     "Router",
     "Rule",
     "RuleRouter",
+    "URLReverseError",
     "URLSpec",
 ]
 
@@ -179,7 +180,7 @@ class Matcher:
         """
         raise NotImplementedError
 
-    def reverse(self, *args: Any) -> str | None:  # noqa: ARG002
+    def reverse(self, *args: Any) -> str | None:
         """Return a URL that this matches, with *args* in it, or ``None`` when that has no meaning here."""
         return None
 
@@ -187,7 +188,7 @@ class Matcher:
 class AnyMatches(Matcher):
     """Matches every request."""
 
-    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:  # noqa: ARG002
+    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
         return {}
 
 
@@ -223,6 +224,14 @@ class DefaultHostMatches(Matcher):
             return None
         default_host = self.application.default_host
         return {} if default_host and self.host_pattern.match(default_host) else None
+
+
+class URLReverseError(ValueError):
+    """A path cannot be made from a pattern: there is more than groups in it, or the arguments do not fit.
+
+    Tornado raises its base, ``ValueError``, which is to be caught as well. Counterpart:
+    ``cyclone.web.URLReverseError``.
+    """
 
 
 class PathMatches(Matcher):
@@ -270,9 +279,9 @@ class PathMatches(Matcher):
         """
         pieces = self._pieces
         if pieces is None:
-            raise ValueError(f"Cannot reverse url regex {self.regex.pattern}")
+            raise URLReverseError(f"Cannot reverse url regex {self.regex.pattern}")
         if len(args) != len(pieces) - 1:
-            raise ValueError(
+            raise URLReverseError(
                 f"the pattern {self.regex.pattern!r} takes {len(pieces) - 1} arguments, not {len(args)}"
             )
         path = pieces[0]
@@ -323,15 +332,22 @@ class URLSpec(Rule):
     :param handler: a ``RequestHandler`` class, its dotted name, or any other target of a :class:`Rule`.
     :param kwargs: keyword arguments of the handler's ``initialize``.
     :param name: for ``reverse_url``.
+    :param handler_class: Cyclone's name for *handler*.
     """
 
     def __init__(
         self,
         pattern: str | re.Pattern[str],
-        handler: Any,
+        handler: Any = None,
         kwargs: dict[str, Any] | None = None,
         name: str | None = None,
+        *,
+        handler_class: Any = None,
     ) -> None:
+        if handler is None:
+            handler = handler_class
+        if handler is None:
+            raise TypeError(f"the route {pattern!r} has no handler")
         matcher = PathMatches(pattern)
         super().__init__(matcher, handler, kwargs, name)
         self.regex = matcher.regex
@@ -490,7 +506,7 @@ class RuleRouter(Router):
     def find_handler(
         self,
         request: HTTPServerRequest,
-        **kwargs: Any,  # noqa: ARG002
+        **kwargs: Any,
     ) -> HTTPMessageDelegate | None:
         """Return the delegate of the first rule that matches and has one."""
         path = request.path

@@ -13,7 +13,7 @@ This file only hands names on; each subject has a file of its own::
 
 from __future__ import annotations
 
-from cycloneish.routing import URLSpec
+from cycloneish.routing import URLReverseError, URLSpec
 from cycloneish.signing import (
     DEFAULT_SIGNED_VALUE_MIN_VERSION,
     DEFAULT_SIGNED_VALUE_VERSION,
@@ -32,7 +32,7 @@ from cycloneish.web.handler import RequestHandler
 from cycloneish.web.redirects import ErrorHandler, FallbackHandler, RedirectHandler
 from cycloneish.web.rendering import is_absolute
 from cycloneish.web.static import StaticFileHandler
-from cycloneish.web.transforms import GZipContentEncoding, OutputTransform
+from cycloneish.web.transforms import ChunkedTransferEncoding, GZipContentEncoding, OutputTransform
 from cycloneish.web.uimodules import TemplateModule, UIModule
 
 url = URLSpec
@@ -43,6 +43,7 @@ __all__ = [
     "MAX_SUPPORTED_SIGNED_VALUE_VERSION",
     "MIN_SUPPORTED_SIGNED_VALUE_VERSION",
     "Application",
+    "ChunkedTransferEncoding",
     "ErrorHandler",
     "FallbackHandler",
     "Finish",
@@ -56,6 +57,7 @@ __all__ = [
     "StaticFileHandler",
     "TemplateModule",
     "UIModule",
+    "URLReverseError",
     "URLSpec",
     "_create_signature_v1",
     "_create_signature_v2",

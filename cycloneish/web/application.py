@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from zope.interface import implementer
 
 from cycloneish import autoreload
+from cycloneish.http.http1 import HTTP1ServerConnection
 from cycloneish.httpserver import HTTPServer
 from cycloneish.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerRequest, RequestStartLine
 from cycloneish.log import access_log
@@ -30,6 +31,7 @@ from cycloneish.routing import (
     Rule,
     RuleList,
 )
+from cycloneish.util import ObjectDict
 from cycloneish.web.dispatch import ApplicationDelegate, HandlerDelegate
 from cycloneish.web.handler import RequestHandler
 from cycloneish.web.redirects import ErrorHandler
@@ -46,6 +48,7 @@ _Route = tuple[type[RequestHandler], dict[str, Any], Sequence[bytes], dict[str, 
 # Matchers whose answer depends on nothing but the host and the path, so that it can be remembered.
 _STEADY = frozenset((AnyMatches, HostMatches, PathMatches))
 _MAX_ROUTES = 1024
+_ANY_HOST = re.compile(".*$")
 _MAX_ROUTE_LENGTH = 256
 
 
@@ -123,6 +126,8 @@ class Application(ReversibleRouter):
         `HTTPServerConnectionDelegate`.
     :param default_host: for requests whose host matches none of those of `add_handlers`.
     :param transforms: what responses go through, in place of what `compress_response` asks for.
+    :param error_handler: the handler of what matches no route, in place of `ErrorHandler`; its `initialize`
+        is given `status_code=404` (Cyclone). The setting `default_handler_class`, Tornado's, goes first.
     :param settings: everything else. Those of this package are in the reference; others are the program's
         own.
 
@@ -138,6 +143,8 @@ class Application(ReversibleRouter):
     """
 
     noisy = False
+    protocol: Any = HTTP1ServerConnection
+    """What `buildProtocol` makes: a Twisted factory has this attribute."""
     service: Any = None
     """A Twisted service that `twistd cycloneish` starts before the port opens and stops after the last
     request: databases, queues, whatever the handlers need."""
@@ -147,9 +154,11 @@ class Application(ReversibleRouter):
         handlers: RuleList | None = None,
         default_host: str | None = None,
         transforms: list[type[OutputTransform]] | None = None,
+        error_handler: type[RequestHandler] | None = None,
         **settings: Any,
     ) -> None:
-        self.settings = settings
+        settings = self.settings = ObjectDict(settings)
+        self.error_handler = error_handler or ErrorHandler
         self.default_host = default_host
         if transforms is not None:
             self.transforms = transforms
@@ -322,7 +331,7 @@ class Application(ReversibleRouter):
             settings = self.settings
             if settings.get("default_handler_class"):
                 return settings["default_handler_class"], settings.get("default_handler_args") or {}, (), {}
-            return ErrorHandler, {"status_code": 404}, (), {}
+            return self.error_handler, {"status_code": 404}, (), {}
         if search.steady and len(key[0]) + len(key[1]) <= _MAX_ROUTE_LENGTH:
             if len(self._routes) >= _MAX_ROUTES:
                 self._routes.clear()
@@ -344,6 +353,26 @@ class Application(ReversibleRouter):
         if request.body:
             delegate.data_received(request.body)
         delegate.finish()
+
+    @property
+    def named_handlers(self) -> dict[str, Rule]:
+        """The routes that `reverse_url` knows, by name (Cyclone)."""
+        return {name: rule for router in self._routers() for name, rule in router.named_rules.items()}
+
+    @property
+    def handlers(self) -> list[tuple[re.Pattern[str], list[Rule]]]:
+        """For each pattern of hosts its routes (Cyclone); to change them, use `add_handlers`."""
+        return [
+            (getattr(rule.matcher, "host_pattern", _ANY_HOST), list(rule.target.rules))
+            for rule in self.default_router.rules
+            if isinstance(rule.target, _ApplicationRouter)
+        ]
+
+    def _routers(self) -> list[_ApplicationRouter]:
+        routers = [self.default_router]
+        for router in routers:  # grows while it is walked through
+            routers += [rule.target for rule in router.rules if isinstance(rule.target, _ApplicationRouter)]
+        return routers
 
     # -- the rest ----------------------------------------------------------------------------------
 

@@ -124,16 +124,18 @@ class CookiesMixin(HandlerBase):
         self._new_cookie.pop(name, None)
         self._new_cookie[name] = morsel
 
-    def clear_cookie(self, name: str, **kwargs: Any) -> None:
+    def clear_cookie(self, name: str, path: str = "/", domain: str | None = None, **kwargs: Any) -> None:
         """Tell the browser to forget the cookie *name*.
 
-        :param kwargs: as for `set_cookie`; domain, path, and sometimes samesite and secure have to be those
-            it was set with.
+        :param path: as it was set with.
+        :param domain: as it was set with.
+        :param kwargs: as for `set_cookie`; sometimes samesite and secure have to be the same as well.
         """
         for excluded in ("expires", "max_age"):
             if excluded in kwargs:
                 raise TypeError(f"clear_cookie() got an unexpected keyword argument '{excluded}'")
-        self.set_cookie(name, value="", expires=datetime.datetime.now(datetime.UTC) - _LONG_AGO, **kwargs)
+        expires = datetime.datetime.now(datetime.UTC) - _LONG_AGO
+        self.set_cookie(name, value="", domain=domain, expires=expires, path=path, **kwargs)
 
     def clear_all_cookies(self, **kwargs: Any) -> None:
         """Tell the browser to forget every cookie it sent with this request; see `clear_cookie`."""

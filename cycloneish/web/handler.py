@@ -32,6 +32,7 @@ from cycloneish.escape import json_encode, utf8, xhtml_escape
 from cycloneish.http.response import WriteDeferred
 from cycloneish.iostream import StreamClosedError
 from cycloneish.log import app_log, gen_log
+from cycloneish.web.cyclone import CycloneMixin
 from cycloneish.web.debug import render_debug_page
 from cycloneish.web.errors import (
     Finish,
@@ -57,7 +58,7 @@ _OVER = (StreamClosedError, CancelledError, FutureCancelled, ConnectionClosed)
 _VERBS = {"GET": "get", "HEAD": "head", "POST": "post", "PUT": "put"}
 
 
-class RequestHandler(RenderingMixin, ResponseMixin):
+class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
     """Base of all handlers. Subclasses define `get`, `post` and so on, and override what they need of the
     rest.
 
@@ -119,14 +120,18 @@ class RequestHandler(RenderingMixin, ResponseMixin):
 
     # -- what applications override ----------------------------------------------------------------
 
-    def _initialize(self) -> None:
-        pass
+    def _initialize(self, **kwargs: Any) -> None:
+        if kwargs:
+            raise TypeError(
+                f"the route of {type(self).__name__} has arguments for an initialize() it does not define: "
+                f"{', '.join(kwargs)}"
+            )
 
     initialize: Callable[..., None] = _initialize
     """Takes the dictionary of the route as keyword arguments; called first, for every request."""
 
-    def _unimplemented_method(self, *args: str, **kwargs: str) -> None:
-        raise HTTPError(405)
+    def _unimplemented_method(self, *args: str, **kwargs: str) -> Any:
+        return self.default(*args, **kwargs)
 
     head: _Verb = _unimplemented_method
     get: _Verb = _unimplemented_method
@@ -147,7 +152,7 @@ class RequestHandler(RenderingMixin, ResponseMixin):
     def on_finish(self) -> None:
         """Called once, after the response or when the client is gone. For logging and cleaning up."""
 
-    def on_connection_close(self) -> None:
+    def on_connection_close(self, *args: Any, **kwargs: Any) -> None:
         """Called once if the client closes the connection before the response is complete.
 
         Only an asynchronous handler can live that long. What it writes from then on is dropped; awaiting
@@ -365,6 +370,10 @@ class RequestHandler(RenderingMixin, ResponseMixin):
             self._write_buffer.append(json_encode(chunk).encode())
             self._headers._values["Content-Type"] = "application/json; charset=UTF-8"
         elif isinstance(chunk, list):
+            if self.serialize_lists:
+                self._write_buffer.append(json_encode(chunk).encode())
+                self._headers._values["Content-Type"] = "application/json; charset=UTF-8"
+                return
             raise TypeError(
                 "write() does not take lists: put them into a dictionary, as in write({'items': [...]})"
             )
@@ -409,6 +418,8 @@ class RequestHandler(RenderingMixin, ResponseMixin):
                 return succeed(None)
             return connection.write(chunk)
         self._headers_written = True
+        if self.no_keep_alive:
+            self._headers._values["Connection"] = "close"
         for transform in self._transforms:
             self._status_code, self._headers, chunk = transform.transform_first_chunk(
                 self._status_code, self._headers, chunk, include_footers

@@ -11,7 +11,7 @@ import zlib
 
 from cycloneish.httputil import HTTPHeaders, HTTPServerRequest
 
-__all__ = ["GZipContentEncoding", "OutputTransform"]
+__all__ = ["ChunkedTransferEncoding", "GZipContentEncoding", "OutputTransform"]
 
 # RFC 9110, section 12.5.3.
 _CODING = re.compile(
@@ -35,6 +35,11 @@ class OutputTransform:
     def transform_chunk(self, chunk: bytes, finishing: bool) -> bytes:
         """Change a later piece; *finishing* if it is the last."""
         return chunk
+
+
+class ChunkedTransferEncoding(OutputTransform):
+    """Leaves responses as they are: the engine sends what has no length in chunks. For lists of transforms
+    written for Cyclone, which has a transform of this name to do that."""
 
 
 class GZipContentEncoding(OutputTransform):

@@ -46,6 +46,9 @@ class _Token(NamedTuple):
 class XsrfMixin(ArgumentsMixin, CookiesMixin, VisitorMixin):
     """`xsrf_token`, `check_xsrf_cookie`, `check_trusted_origin`."""
 
+    xsrf_cookie_name: str | None = None
+    """The name of the cookie with the token; None: the setting of this name, else `_xsrf` (Cyclone)."""
+
     _xsrf_token: bytes | None = None
     _raw_xsrf_token: _Token | None = None
 
@@ -93,13 +96,18 @@ class XsrfMixin(ArgumentsMixin, CookiesMixin, VisitorMixin):
             kwargs = dict(settings.get("xsrf_cookie_kwargs", {}))
             if "expires_days" not in kwargs and self.current_user:
                 kwargs["expires_days"] = 30
-            self.set_cookie(settings.get("xsrf_cookie_name", "_xsrf"), output, **kwargs)
+            self.set_cookie(self._xsrf_name(), output, **kwargs)
         return output
+
+    def _xsrf_name(self) -> str:
+        # Cyclone has it on the class, Tornado among the settings.
+        name: str = self.xsrf_cookie_name or self.application.settings.get("xsrf_cookie_name", "_xsrf")
+        return name
 
     def _get_raw_xsrf_token(self) -> _Token:
         """The token of the request's cookie, or a new one, whose version is None."""
         if self._raw_xsrf_token is None:
-            cookie = self.get_cookie(self.application.settings.get("xsrf_cookie_name", "_xsrf"))
+            cookie = self.get_cookie(self._xsrf_name())
             found = _decode(cookie) if cookie else None
             self._raw_xsrf_token = found or _Token(None, os.urandom(_TOKEN_BYTES), time.time())
         return self._raw_xsrf_token
