@@ -372,7 +372,7 @@ class DrainTests(LimitTestCase):
     async def test_the_body_of_an_early_answer_is_never_taken_for_a_request(self) -> None:
         """12. A request hidden in an unread body stays a body."""
         self.start()
-        peer = await self.exchange(self.served, request("/early", method="POST", body=SMUGGLED * 3), 2)
+        peer = await self.exchange(self.served, request("/early", method="POST", body=SMUGGLED * 3))
         await peer.until_closed(0.3)
         self.assertEqual(peer.statuses, [403])
         self.assertNotIn("/smuggled", [uri for _, uri in self.application.seen])
