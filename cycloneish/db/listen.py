@@ -225,6 +225,9 @@ class Listener:
         return failure
 
     def _listening(self, _: object, connection: Connection, channels: set[str]) -> Any:
+        if self._closed:
+            connection.abort()
+            return None
         missing = set(self._channels) - channels
         if missing:
             # Subscribed while the statement was under way.
@@ -236,17 +239,18 @@ class Listener:
         if connection.lost is not None:
             self._lost(connection, connection.lost)
             return None
+        self._timer = self._reactor.callLater(PING_INTERVAL, self._ping)
         waiting, self._waiting = self._waiting, []
         fresh = {subscription for _, subscription in waiting}
+        known = [one for several in self._channels.values() for one in several if one not in fresh]
+        missed, self._was_connected = self._was_connected, True
+        # Last of all: who is called now may close the pool.
         for result, subscription in waiting:
-            result.callback(subscription)
-        if self._was_connected:
-            for subscriptions in list(self._channels.values()):
-                for subscription in list(subscriptions):
-                    if subscription not in fresh:
-                        subscription.gap()
-        self._was_connected = True
-        self._timer = self._reactor.callLater(PING_INTERVAL, self._ping)
+            if not result.called:
+                result.callback(subscription)
+        if missed:
+            for subscription in known:
+                subscription.gap()
         return None
 
     def _not_opened(self, failure: Failure) -> None:

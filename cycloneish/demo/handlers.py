@@ -14,7 +14,7 @@ from cycloneish.web import HTTPError, RequestHandler, authenticated
 
 LONGEST_TEXT = 2000
 LARGEST_PICTURE = 3 * 1024 * 1024
-LANGUAGES = {"en_US": "English", "de_DE": "Deutsch"}
+LANGUAGES = {"en_US": "English", "de": "Deutsch"}
 
 
 class Page(RequestHandler):

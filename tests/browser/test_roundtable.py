@@ -270,9 +270,16 @@ class RoundtableTests(SynchronousTestCase):
         self.screenshot("german")
         self.sign_up()
         self.post("Guten Morgen")
-        browser.find(".message time", "vor")
+        browser.find(".message time", "jetzt")
         browser.find(".languages button", "EN").click()
-        browser.find(".message time", "ago")
+        browser.find(".message time", "now")
+
+    def test_a_long_name_and_a_long_word_fit_a_phone(self) -> None:
+        self.sign_up("W" * 30)
+        self.browser.find(".languages button", "DE").click()
+        self.browser.find("#text")
+        self.post("W" * 200)
+        self.screenshot("long")
 
     def test_posts_are_there_after_a_restart_and_pages_go_on_living(self) -> None:
         browser = self.browser

@@ -13,8 +13,10 @@ import signal
 import tempfile
 import time
 from typing import Any
+from urllib.parse import urlencode
 
 import psycopg2
+import psycopg2.extensions
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
@@ -56,6 +58,12 @@ def fresh_database() -> str:
     finally:
         connection.close()
     return dsn.replace("dbname=postgres", f"dbname={name}")
+
+
+def fresh_url() -> str:
+    """As :func:`fresh_database`, as a URL."""
+    parts = psycopg2.extensions.parse_dsn(fresh_database())
+    return f"postgresql:///{parts['dbname']}?" + urlencode({"host": parts["host"], "user": parts["user"]})
 
 
 def ask(dsn: str, sql: str, *parameters: Any) -> Any:

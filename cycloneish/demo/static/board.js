@@ -23,13 +23,22 @@ updates.addEventListener("message", (event) => {
   document.getElementById("empty").hidden = true;
 });
 
-// The reader's own time zone, when pointing at a time.
+// Times go on while the page is open, and are the reader's own when pointed at.
+const language = document.documentElement.lang;
+const ago = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
+
 function tellTime(element) {
   for (const time of element.querySelectorAll("time")) {
-    time.title = new Date(time.dateTime).toLocaleString(document.documentElement.lang);
+    const written = new Date(time.dateTime);
+    const seconds = Math.max(0, (Date.now() - written) / 1000);
+    time.title = written.toLocaleString(language);
+    if (seconds < 45) time.textContent = ago.format(0, "second");
+    else if (seconds < 50 * 60) time.textContent = ago.format(-Math.ceil(seconds / 60), "minute");
+    else if (seconds < 22 * 3600) time.textContent = ago.format(-Math.ceil(seconds / 3600), "hour");
   }
 }
 tellTime(list);
+setInterval(tellTime, 20000, list);
 
 const text = document.getElementById("text");
 if (text) {
