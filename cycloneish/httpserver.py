@@ -13,10 +13,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress, IListeningPort, ISSLTransport
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
+from cycloneish.coroutines import drive, is_awaitable
 from cycloneish.http.compression import DecompressingDelegate
 from cycloneish.http.deadlines import Deadlines
 from cycloneish.http.exchange import ConnectionContext
@@ -31,6 +33,8 @@ from cycloneish.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
+from cycloneish.iostream import StreamClosedError
+from cycloneish.log import app_log
 
 if TYPE_CHECKING:
     import ssl
@@ -48,7 +52,7 @@ class HTTPServer(Factory):
 
     :param request_callback: an :class:`~cycloneish.web.Application`, any
         :class:`~cycloneish.httputil.HTTPServerConnectionDelegate`, or a function that is called with
-        each complete :class:`~cycloneish.httputil.HTTPServerRequest`.
+        each complete :class:`~cycloneish.httputil.HTTPServerRequest`; it may be ``async def``.
     :param no_keep_alive: close each connection after one request.
     :param xheaders: believe ``X-Real-Ip``/``X-Forwarded-For`` and ``X-Scheme``/``X-Forwarded-Proto``.
         Only for servers that cannot be reached but through a proxy.
@@ -381,7 +385,17 @@ class _FunctionMessage(HTTPMessageDelegate):
 
     def finish(self) -> None:
         self.request.body = b"".join(self._chunks)
-        self._function(self.request)
+        result = self._function(self.request)
+        if result is not None and is_awaitable(result):
+            drive(result).addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        """An asynchronous function failed: close, as the engine does for one that raises at once."""
+        if failure.check(CancelledError, StreamClosedError) is None:
+            app_log.error("Uncaught exception", exc_info=failure.value)
+        connection: Any = self._connection
+        if not connection.finished:
+            connection.stream.close()
 
 
 def _is_ip_address(text: str) -> bool:

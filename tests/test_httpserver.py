@@ -23,7 +23,7 @@ from cycloneish.http.transport import can_half_close, unsent, writer_for
 from cycloneish.httpserver import HTTPRequest, HTTPServer
 from cycloneish.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tests.http.certificates import Authority
-from tests.http.support import GET, Peer, Recorder, body_of, make_server, status_of
+from tests.http.support import GET, Peer, Recorder, body_of, later, make_server, status_of
 from tests.http.test_http1 import get, post
 
 LAST = get("/", "Connection: close")
@@ -71,6 +71,44 @@ class Functions(SynchronousTestCase):
         peer = Peer(make_server(answer)[0])
         self.assertEqual(body_of(peer.send(GET)), b"hi")
         self.assertTrue(peer.transport.closed)
+
+    def test_coroutine(self) -> None:
+        waiting = later()
+
+        async def answer(request: HTTPServerRequest) -> None:
+            await waiting
+            connection: Any = request.connection
+            connection.write_headers(ResponseStartLine("", 200, "Fine"), HTTPHeaders(), b"hi")
+            connection.finish()
+
+        peer = Peer(make_server(answer)[0])
+        self.assertEqual(peer.send(GET), b"")
+        waiting.callback(None)
+        self.assertEqual(body_of(peer.received()), b"2\r\nhi\r\n0\r\n\r\n")
+
+    def test_coroutine_that_fails(self) -> None:
+        waiting = later()
+
+        async def answer(request: HTTPServerRequest) -> None:
+            await waiting
+
+        peer = Peer(make_server(answer)[0])
+        peer.send(GET)
+        with self.assertLogs("cycloneish.application", "ERROR"):
+            waiting.errback(ZeroDivisionError())
+        self.assertTrue(peer.transport.closed)
+
+    def test_coroutine_whose_client_left(self) -> None:
+        async def answer(request: HTTPServerRequest) -> None:
+            connection: Any = request.connection
+            peer.stall()
+            await connection.write_headers(ResponseStartLine("", 200, "Fine"), HTTPHeaders())
+
+        peer = Peer(make_server(answer)[0])
+        peer.send(GET)
+        with self.assertNoLogs("cycloneish.application"):
+            peer.leave()
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_client_that_leaves_early(self) -> None:
         peer = Peer(make_server(lambda request: None)[0])
