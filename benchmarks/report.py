@@ -27,6 +27,7 @@ class Row:
     to_tornado: float | None
     to_best_peer: float | None
     to_limit: float | None
+    cpu_to_tornado: float | None
 
 
 @dataclass(frozen=True)
@@ -52,23 +53,26 @@ def make_table(scenario: Scenario, samples: dict[str, list[Sample]]) -> Table:
     peers = {name: value for name, value in medians.items() if KINDS[name] == "peer"}
     pick = min if less_is_better else max
     best_peer = pick(peers, key=lambda name: peers[name]) if peers else None
+    tornado_cpu = _median([sample.cpu for sample in samples.get("tornado", [])])
     rows = []
     for name, value in medians.items():
         rounds = samples[name]
         limit = medians.get("raw-twisted-uvloop" if name.endswith("-uvloop") else "raw-twisted")
         values = [sample.value for sample in rounds]
+        cpu = _median([sample.cpu for sample in rounds])
         rows.append(
             Row(
                 server=name,
                 value=value,
                 unit=rounds[0].unit,
                 spread=(max(values) - min(values)) / value if value else 0.0,
-                cpu=_median([sample.cpu for sample in rounds]),
+                cpu=cpu,
                 p99=_median([sample.p99 for sample in rounds]),
                 errors=sum(sample.errors for sample in rounds),
                 to_tornado=better(value, medians["tornado"]) if "tornado" in medians else None,
                 to_best_peer=better(value, peers[best_peer]) if best_peer else None,
                 to_limit=better(value, limit) if limit else None,
+                cpu_to_tornado=tornado_cpu / cpu if tornado_cpu and cpu else None,
             )
         )
     return Table(scenario, best_peer, rows)
@@ -85,12 +89,13 @@ def format_table(table: Table) -> str:
     lines = [
         f"{table.scenario.name}: {table.scenario.title}  (best peer: {table.best_peer})",
         f"  {'server':<20}{unit:>12}{'spread':>8}{'CPU µs':>9}{'p99 ms':>9}"
-        f"{'x tornado':>10}{'x best':>8}{'x limit':>9}{'errors':>8}",
+        f"{'CPU x':>8}{'x tornado':>10}{'x best':>8}{'x limit':>9}{'errors':>8}",
     ]
     for row in table.rows:
         lines.append(
             f"  {row.server:<20}{_number(row.value, form):>12}{row.spread:>8.0%}{_number(row.cpu, ',.1f'):>9}"
-            f"{_number(row.p99, '.2f'):>9}{_number(row.to_tornado, '.2f'):>10}"
+            f"{_number(row.p99, '.2f'):>9}{_number(row.cpu_to_tornado, '.2f'):>8}"
+            f"{_number(row.to_tornado, '.2f'):>10}"
             f"{_number(row.to_best_peer, '.2f'):>8}{_number(row.to_limit, '.2f'):>9}{row.errors:>8}"
         )
     return "\n".join(lines)
