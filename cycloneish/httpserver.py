@@ -20,10 +20,12 @@ from twisted.python.failure import Failure
 
 from cycloneish.coroutines import drive, is_awaitable
 from cycloneish.http.compression import DecompressingDelegate
+from cycloneish.http.cyclone_request import HTTPRequest
 from cycloneish.http.deadlines import Deadlines
 from cycloneish.http.exchange import ConnectionContext
 from cycloneish.http.http1 import HTTP1ServerConnection
 from cycloneish.http.limits import Limits
+from cycloneish.http.tornado_server import TornadoServer
 from cycloneish.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -41,13 +43,13 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPRequest", "HTTPServer"]
 
-#: Cyclone's name for the request.
-HTTPRequest = HTTPServerRequest
 
 RequestCallback = Callable[[HTTPServerRequest], Any]
 
+_BACKLOG = 128
 
-class HTTPServer(Factory):
+
+class HTTPServer(Factory, TornadoServer):
     """Serves an application, a router or a plain function over HTTP/1.1.
 
     :param request_callback: an :class:`~cycloneish.web.Application`, any
@@ -117,7 +119,11 @@ class HTTPServer(Factory):
             if isinstance(request_callback, HTTPServerConnectionDelegate)
             else _FunctionDelegate(request_callback)
         )
-        self._reports_close = type(self._delegate).on_close is not HTTPServerConnectionDelegate.on_close
+        self._reports_close = (
+            type(self._delegate).on_close is not HTTPServerConnectionDelegate.on_close
+            or type(self).on_close is not HTTPServer.on_close
+        )
+        self.ssl_options = ssl_options
         self._tls_options = _tls_options(ssl_options) if ssl_options is not None else None
         self._reactor = reactor
         self._deadlines: Deadlines | None = None
@@ -157,13 +163,35 @@ class HTTPServer(Factory):
     # -- opening ports -----------------------------------------------------------------------------
 
     @overload
-    def listen(self, port: int, address: str | None = None, **options: Any) -> IListeningPort: ...
+    def listen(
+        self,
+        port: int,
+        address: str | None = None,
+        family: int = ...,
+        backlog: int = ...,
+        flags: int | None = None,
+        reuse_port: bool = False,
+    ) -> IListeningPort: ...
 
     @overload
-    def listen(self, port: str, address: None = None, **options: Any) -> Deferred[IListeningPort]: ...
+    def listen(
+        self,
+        port: str,
+        address: None = None,
+        family: int = ...,
+        backlog: int = ...,
+        flags: int | None = None,
+        reuse_port: bool = False,
+    ) -> Deferred[IListeningPort]: ...
 
     def listen(
-        self, port: int | str, address: str | None = None, **options: Any
+        self,
+        port: int | str,
+        address: str | None = None,
+        family: int = socket.AF_UNSPEC,
+        backlog: int = _BACKLOG,
+        flags: int | None = None,
+        reuse_port: bool = False,
     ) -> IListeningPort | Deferred[IListeningPort]:
         """Open a port and serve it.
 
@@ -171,15 +199,16 @@ class HTTPServer(Factory):
             ``"tcp:8888:interface=127.0.0.1"``, ``"unix:/run/x.sock"``, ``"ssl:8443:privateKey=…"`` or
             ``"systemd:domain=INET:index=0"``.
         :param address: interface to listen on, all by default.  Only with a port number.
-        :param options: Tornado's ``backlog`` and ``reuse_port``; ``family`` and ``flags`` are ignored,
-            Twisted finds them from *address*.
+        :param family: not used, as Twisted takes it from *address*; so for *flags*.
+        :param backlog: connections that may wait to be accepted.
+        :param reuse_port: let other processes open the same port and share its connections.
         :returns: the listening port; for an endpoint string a Deferred of it.
         :raises twisted.internet.error.CannotListenError: the port is taken or not allowed.
         """
         if isinstance(port, str):
             return self._listen_endpoint(port)
-        backlog = options.get("backlog") or 128
-        if options.get("reuse_port"):
+        backlog = backlog or _BACKLOG
+        if reuse_port:
             sockets = [_reusable_socket(port, address, backlog)]
             self.add_sockets(sockets)
             return self._ports[-1]
@@ -197,9 +226,17 @@ class HTTPServer(Factory):
         listening: Deferred[IListeningPort] = endpoint.listen(self._tls_factory())
         return listening.addCallback(self._opened)
 
-    def bind(self, port: int, address: str | None = None, **options: Any) -> None:
+    def bind(
+        self,
+        port: int,
+        address: str | None = None,
+        family: int = socket.AF_UNSPEC,
+        backlog: int = _BACKLOG,
+        flags: int | None = None,
+        reuse_port: bool = False,
+    ) -> None:
         """Remember a port for :meth:`start` to open; the arguments are those of :meth:`listen`."""
-        self._pending.append((port, address, options))
+        self._pending.append((port, address, family, backlog, flags, reuse_port))
 
     def start(self, num_processes: int | None = 1, max_restarts: int | None = None) -> None:
         """Open the ports given to :meth:`bind`.
@@ -212,13 +249,13 @@ class HTTPServer(Factory):
                 "HTTPServer.start() serves from one process; start several with reuse_port=True each"
             )
         pending, self._pending = self._pending, []
-        for port, address, options in pending:
-            self.listen(port, address, **options)
+        for arguments in pending:
+            self.listen(*arguments)
 
-    def add_socket(self, sock: socket.socket) -> None:
+    def add_socket(self, socket: socket.socket) -> None:
         """Serve a socket that is bound and listens already; it stays the caller's to close."""
-        sock.setblocking(False)
-        self._opened(self.reactor.adoptStreamPort(sock.fileno(), sock.family, self._tls_factory()))
+        socket.setblocking(False)
+        self._opened(self.reactor.adoptStreamPort(socket.fileno(), socket.family, self._tls_factory()))
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Serve several sockets, see :meth:`add_socket`. They are closed, Twisted has its own handles."""
@@ -295,11 +332,15 @@ class HTTPServer(Factory):
         """Forget a connection."""
         self._connections.discard(connection)
         if self._reports_close:
-            self._delegate.on_close(connection)
+            self.on_close(connection)
         if not self._connections:
             waiting, self._all_closed = self._all_closed, []
             for deferred in waiting:
                 deferred.callback(None)
+
+    def on_close(self, server_conn: object) -> None:
+        """Tell the application that a connection is gone."""
+        self._delegate.on_close(server_conn)
 
     def make_context(self, transport: Any) -> ConnectionContext:
         """Describe the peer of a new connection."""

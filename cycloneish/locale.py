@@ -401,7 +401,7 @@ class CSVLocale(Locale):
 
     def pgettext(
         self,
-        context: str,  # noqa: ARG002
+        context: str,
         message: str,
         plural_message: str | None = None,
         count: int | None = None,
@@ -416,6 +416,7 @@ class GettextLocale(Locale):
     """A locale whose translations come from a gettext catalogue (`load_gettext_translations`)."""
 
     def __init__(self, code: str, translations: gettext.NullTranslations) -> None:
+        self.translations = translations
         self.gettext = translations.gettext
         self.ngettext = translations.ngettext
         self._pgettext = translations.pgettext

@@ -47,6 +47,9 @@ access_log = logging.getLogger("cycloneish.access")
 app_log = logging.getLogger("cycloneish.application")
 gen_log = logging.getLogger("cycloneish.general")
 
+#: A package that colours old Windows consoles; not used here, but Tornado has the name.
+colorama: Any = None
+
 
 # ------------------------------------------------------------------ text from strangers
 

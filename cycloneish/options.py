@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 from cycloneish.escape import native_str
-from cycloneish.log import define_logging_options, set_global_options
+from cycloneish.log import define_logging_options, enable_pretty_logging, set_global_options
 from cycloneish.util import exec_in
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "OptionParser",
     "add_parse_callback",
     "define",
+    "enable_pretty_logging",
     "options",
     "parse_command_line",
     "parse_config_file",

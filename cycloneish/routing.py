@@ -74,7 +74,7 @@ class Router(HTTPServerConnectionDelegate):
 class ReversibleRouter(Router):
     """A router that can say under which URL a named rule is reached."""
 
-    def reverse_url(self, name: str, *args: Any) -> str | None:
+    def reverse_url(self, name: str, *args: Any, **kwargs: Any) -> str | None:
         """Return the URL of the rule *name*, *args* filling its groups; ``None`` if it is unknown."""
         raise NotImplementedError
 
@@ -271,8 +271,10 @@ class PathMatches(Matcher):
             return {"path_args": [], "path_kwargs": named}
         return {"path_args": [_unquote_or_none(value) for value in match.groups()], "path_kwargs": {}}
 
-    def reverse(self, *args: Any) -> str | None:
+    def reverse(self, *args: Any, **kwargs: Any) -> str | None:
         """Return the path with *args*, percent-encoded, in place of the groups.
+
+        :param kwargs: the same by the names of the groups.
 
         :raises ValueError: the pattern is not made of fixed text and groups only, or *args* are too many or
             few.
@@ -280,6 +282,10 @@ class PathMatches(Matcher):
         pieces = self._pieces
         if pieces is None:
             raise URLReverseError(f"Cannot reverse url regex {self.regex.pattern}")
+        if kwargs and not args and kwargs.keys() == self.regex.groupindex.keys():
+            args = tuple(kwargs[name] for name in self.regex.groupindex)
+        elif kwargs:
+            raise URLReverseError(f"the groups of {self.regex.pattern!r} are not called {sorted(kwargs)}")
         if len(args) != len(pieces) - 1:
             raise URLReverseError(
                 f"the pattern {self.regex.pattern!r} takes {len(pieces) - 1} arguments, not {len(args)}"
@@ -314,9 +320,9 @@ class Rule:
         self.target_kwargs = target_kwargs or {}
         self.name = name
 
-    def reverse(self, *args: Any) -> str | None:
+    def reverse(self, *args: Any, **kwargs: Any) -> str | None:
         """Return the URL of this rule with *args* in it."""
-        return self.matcher.reverse(*args)
+        return self.matcher.reverse(*args, **kwargs)
 
     def __repr__(self) -> str:
         return (
@@ -573,17 +579,17 @@ class ReversibleRuleRouter(ReversibleRouter, RuleRouter):
             self.named_rules[rule.name] = rule
         return rule
 
-    def reverse_url(self, name: str, *args: Any) -> str | None:
+    def reverse_url(self, name: str, *args: Any, **kwargs: Any) -> str | None:
         """Return the URL of the rule *name*, here or in a router below; ``None`` when there is none.
 
         :raises ValueError: *args* do not fit the pattern, or it cannot be reversed.
         """
         named = self.named_rules.get(name)
         if named is not None:
-            return named.matcher.reverse(*args)
+            return named.matcher.reverse(*args, **kwargs)
         for rule in self._rules:
             if isinstance(rule.target, ReversibleRouter):
-                url = rule.target.reverse_url(name, *args)
+                url = rule.target.reverse_url(name, *args, **kwargs)
                 if url is not None:
                     return url
         return None

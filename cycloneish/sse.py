@@ -188,10 +188,19 @@ class SSEHandler(RequestHandler):
         finally:
             self._end()
 
-    def on_connection_close(self) -> None:
+    def on_connection_close(self, *args: Any, **kwargs: Any) -> None:
         """Notice that the client is gone."""
         self._end()
-        super().on_connection_close()
+        self.on_connection_closed(*args, **kwargs)
+        super().on_connection_close(*args, **kwargs)
+
+    def on_connection_closed(self, *args: Any, **kwargs: Any) -> None:
+        """Override: the client is gone (Cyclone); `unbind` has been called."""
+
+    @property
+    def transport(self) -> Any:
+        """The transport of the connection (Cyclone); to send, there is `send_event`."""
+        return getattr(getattr(self.request.connection, "stream", None), "transport", None)
 
     def _cancelled(self, _closed: Deferred[None]) -> None:
         self._end()

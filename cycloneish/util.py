@@ -25,6 +25,7 @@ __all__ = [
     "TimeoutError",
     "basestring_type",
     "bytes_type",
+    "doctests",
     "errno_from_exception",
     "exec_in",
     "import_object",
@@ -361,3 +362,14 @@ def _websocket_mask_python(mask: bytes, data: bytes) -> bytes:
 
 
 _websocket_mask = _websocket_mask_python
+
+
+def doctests(module: str = __name__) -> Any:
+    """The examples in the docstrings of a module as a suite for ``unittest``; Tornado has this for its own.
+
+    :param module: its dotted name.
+    """
+    # Only tests need it, and it brings much with it.
+    import doctest
+
+    return doctest.DocTestSuite(sys.modules[module])

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
     from twisted.internet.interfaces import IReactorFromThreads
 
-__all__ = ["WSGIContainer", "to_wsgi_str"]
+__all__ = ["HTTPRequest", "WSGIContainer", "to_wsgi_str"]
+
+#: An old name of the request, which Tornado has here as well.
+HTTPRequest = httputil.HTTPServerRequest
 
 _BODY_BEFORE_START = 1024 * 1024  # bytes; a body up to here is complete before a thread looks at it
 _BODY_AHEAD = 256 * 1024  # bytes of the body that may wait for the application before the client has to
@@ -37,9 +40,9 @@ _ANSWER_AHEAD = 256 * 1024  # bytes of the answer that may wait for the client b
 _LONGEST_WAIT = 120.0  # seconds a thread waits for a client that neither sends nor takes a byte
 
 
-def to_wsgi_str(value: bytes) -> str:
+def to_wsgi_str(s: bytes) -> str:
     """Return bytes as WSGI wants to have them: a string with one character for each (PEP 3333)."""
-    return value.decode("latin-1")
+    return s.decode("latin-1")
 
 
 class WSGIContainer(Mountable):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cycloneish import util
+from cycloneish.httputil import urls
 from cycloneish.httputil.cookies import _unquote_cookie, parse_cookie
 from cycloneish.httputil.errors import HTTPInputError, HTTPOutputError
 from cycloneish.httputil.forms import (
@@ -74,6 +76,7 @@ __all__ = [
     "_parse_request_range",
     "_unquote_cookie",
     "canonical_name",
+    "doctests",
     "encode_username_password",
     "format_timestamp",
     "get_parse_body_config",
@@ -97,3 +100,8 @@ def __getattr__(name: str) -> Any:
     if name == "_DEFAULT_PARSE_BODY_CONFIG":
         return get_parse_body_config()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def doctests() -> Any:
+    """The examples in the docstrings of `cycloneish.httputil.urls` as a suite for ``unittest``."""
+    return util.doctests(urls.__name__)

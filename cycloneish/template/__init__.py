@@ -45,7 +45,7 @@ every include and block on the way. Mistakes found while compiling are :exc:`Par
 from __future__ import annotations
 
 from cycloneish.template.core import BaseLoader, DictLoader, Loader, Template
-from cycloneish.template.nodes import ParseError, TemplateSyntaxError
+from cycloneish.template.nodes import ParseError, TemplateError, TemplateSyntaxError
 from cycloneish.template.parser import filter_whitespace
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "Loader",
     "ParseError",
     "Template",
+    "TemplateError",
     "TemplateSyntaxError",
     "filter_whitespace",
 ]

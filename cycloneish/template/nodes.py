@@ -22,12 +22,17 @@ __all__ = [
     "ParseError",
     "Position",
     "Statement",
+    "TemplateError",
     "TemplateSyntaxError",
     "Text",
 ]
 
 
-class ParseError(Exception):
+class TemplateError(Exception):
+    """What this package raises about a template (Cyclone's name)."""
+
+
+class ParseError(TemplateError):
     """A template does not follow the language.
 
     :ivar message: what is wrong.

@@ -5,7 +5,8 @@
 * :class:`AsyncTestCase` says who left what on the reactor; :func:`gen_test`, :class:`ExpectLog`,
   :func:`bind_unused_port` and :func:`setup_with_context_manager` are what Tornado's tests know.
 
-The names that Tornado has, are those of ``tornado.testing``.
+The names that Tornado has, are those of ``tornado.testing``. :class:`CycloneTestCase` is Cyclone's, whose
+``Client`` is :class:`cycloneish.testing.cyclone.Client`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from cycloneish.testing.cases import AsyncHTTPSTestCase, AsyncHTTPTestCase, AsyncTestCase
 from cycloneish.testing.client import Client, SyncClient
 from cycloneish.testing.cookies import CookieJar
+from cycloneish.testing.cyclone import CycloneTestCase
 from cycloneish.testing.decorators import gen_test
 from cycloneish.testing.exchange import Exchange, IncompleteResponseError
 from cycloneish.testing.fetching import FetchClient
@@ -28,6 +30,7 @@ __all__ = [
     "AsyncTestCase",
     "Client",
     "CookieJar",
+    "CycloneTestCase",
     "Exchange",
     "ExpectLog",
     "FetchClient",

@@ -263,13 +263,14 @@ class Application(ReversibleRouter):
                 [(DefaultHostMatches(self, host_matcher.host_pattern), host_handlers)]
             )
 
-    def reverse_url(self, name: str, *args: Any) -> str:
+    def reverse_url(self, name: str, *args: Any, **kwargs: Any) -> str:
         """The path of the route called *name*.
 
         :param args: for the groups of its pattern; made text and percent-encoded.
+        :param kwargs: the same by the names of the groups.
         :raises KeyError: there is no such route.
         """
-        found = self.default_router.reverse_url(name, *args)
+        found = self.default_router.reverse_url(name, *args, **kwargs)
         if found is None:
             raise KeyError(f"{name} not found in named urls")
         return found

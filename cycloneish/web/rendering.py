@@ -144,9 +144,9 @@ class RenderingMixin(XsrfMixin):
         url = handler_class.make_static_url(self.application.settings, path, **kwargs)
         return f"{self.request.protocol}://{self.request.host}{url}" if include_host else url
 
-    def reverse_url(self, name: str, *args: Any) -> str:
+    def reverse_url(self, name: str, *args: Any, **kwargs: Any) -> str:
         """The path of the route called *name*; see `Application.reverse_url`."""
-        return self.application.reverse_url(name, *args)
+        return self.application.reverse_url(name, *args, **kwargs)
 
     # -- UI methods and modules --------------------------------------------------------------------
 
