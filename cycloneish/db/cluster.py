@@ -306,7 +306,7 @@ class Cluster:
 
     def _stop_server(self) -> None:
         _, data = self._find()
-        pid, _ = _read_pid_file(data)
+        pid, lines = _read_pid_file(data)
         if pid is None or not _is_server(pid, data):
             return
         # Fast shut-down; where it takes too long, immediate (recovery at the next start).
@@ -319,6 +319,9 @@ class Cluster:
                     self._process.poll()
                 if not _is_server(pid, data):
                     self._process = None
+                    if len(lines) > 4 and Path(lines[4]) != data:
+                        with contextlib.suppress(OSError):
+                            Path(lines[4]).rmdir()
                     return
                 time.sleep(0.02)
             log.warning("the PostgreSQL server in %s does not stop", self.directory)

@@ -62,13 +62,12 @@ class Page(RequestHandler):
         self.set_header("Content-Type", "text/html; charset=UTF-8")
         self.render("error.html", status=status_code)
 
-    def number(self, name: str) -> int | None:
-        """The argument *name*, which has to be the number of a message where it is given."""
-        text = self.get_query_argument(name, None)
+    def number(self, text: str | None) -> int | None:
+        """*text* from outside, which has to be the number of a message where it is given."""
         if text is None:
             return None
         if not (text.isascii() and text.isdecimal() and len(text) <= 18):
-            raise HTTPError(400, f"not a number: {name}")
+            raise HTTPError(400, "not the number of a message")
         return int(text)
 
     def sign_in(self, number: int) -> None:
@@ -117,7 +116,7 @@ class BoardHandler(Page):
         self.redirect("/", status=303)
 
     async def show_board(self, text: str = "", error: str | None = None) -> None:
-        before = self.number("before")
+        before = self.number(self.get_query_argument("before", None))
         messages, older = await self.board.page(before)
         self.render("board.html", messages=messages, before=before, older=older, text=text, error=error)
 
@@ -126,7 +125,7 @@ class JSONHandler(Page):
     """The same for programs."""
 
     async def get(self) -> None:
-        messages, older = await self.board.page(self.number("before"))
+        messages, older = await self.board.page(self.number(self.get_query_argument("before", None)))
         self.write(
             {
                 "messages": [
@@ -147,13 +146,15 @@ class JSONHandler(Page):
 class UpdatesHandler(Page, SSEHandler):
     """New messages as they come; the browser's EventSource holds this open."""
 
+    async def prepare(self) -> None:
+        await super().prepare()
+        self.seen = self.number(self.last_event_id or self.get_query_argument("after", None))
+
     async def bind(self) -> None:
-        last = self.last_event_id
-        seen = int(last) if last and last.isdecimal() else self.number("after")
         self.board.readers.add(self)
-        if seen is not None:
+        if self.seen is not None:
             # What was written while the page loaded or the connection was away.
-            for message in await self.board.since(seen):
+            for message in await self.board.since(self.seen):
                 self.show(message)
 
     def unbind(self) -> None:

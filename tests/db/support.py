@@ -20,7 +20,7 @@ import psycopg2.extensions
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from cycloneish.db.cluster import Cluster
+from cycloneish.db.cluster import Cluster, _has_processes
 from cycloneish.db.postgres import Pool
 
 # Durability is not what these tests are about, and the disk is slow.
@@ -91,11 +91,12 @@ def busy_backends(dsn: str) -> int:
 
 
 def kill(cluster: Cluster, number: int = signal.SIGKILL) -> int:
-    """Kill the server of *cluster* and wait until it is dead; its process id."""
+    """Kill the server of *cluster* and wait until it and its children are dead; its process id."""
     pid = cluster.pid()
     assert pid is not None
     os.kill(pid, number)
-    while cluster.pid() is not None:
+    _, data = cluster._find()
+    while _has_processes(data):
         time.sleep(0.01)
     return pid
 

@@ -46,6 +46,11 @@ def new_cluster(case: SynchronousTestCase | TestCase, directory: str | None = No
 
 
 class ClusterTests(SynchronousTestCase):
+    def mktemp_dir(self) -> Path:
+        place = Path(tempfile.mkdtemp(prefix="c-"))
+        self.addCleanup(shutil.rmtree, place, ignore_errors=True)
+        return place
+
     def test_data_is_kept_over_a_stop(self) -> None:
         cluster = new_cluster(self)
         dsn = cluster.start()
@@ -128,14 +133,14 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(ask(cluster.start(), "select 1"), 1)
 
     def test_a_path_too_long_for_a_socket_and_full_of_odd_characters(self) -> None:
-        place = Path(tempfile.mkdtemp(prefix="cycloneish-cluster-")) / "it's, a \\ path" / ("x" * 100)
+        place = self.mktemp_dir() / "it's, a \\ path" / ("x" * 100)
         cluster = new_cluster(self, str(place))
         dsn = cluster.start()
         self.assertEqual(ask(dsn, "select 1"), 1)
         directory = Path(ask(dsn, "show unix_socket_directories"))
         self.assertEqual(stat.S_IMODE(directory.stat().st_mode) & 0o077, 0)
         cluster.stop()
-        shutil.rmtree(directory)
+        self.assertFalse(directory.exists())
         # Somebody else's directory in its place is not trusted.
         directory.mkdir(mode=0o777)
         directory.chmod(0o777)
@@ -144,7 +149,7 @@ class ClusterTests(SynchronousTestCase):
             cluster.start()
 
     def test_odd_characters_in_a_short_path(self) -> None:
-        place = Path(tempfile.mkdtemp(prefix="c-")) / "it's, a"
+        place = self.mktemp_dir() / "it's, a"
         self.assertEqual(ask(new_cluster(self, str(place)).start(), "select 1"), 1)
 
     def test_a_server_that_does_not_start_shows_its_log(self) -> None:
@@ -200,6 +205,7 @@ class RootTests(SynchronousTestCase):
 
     def test_a_closed_directory_is_opened_for_the_servers_account_only(self) -> None:
         closed = Path(tempfile.mkdtemp(prefix="cycloneish-closed-"))
+        self.addCleanup(shutil.rmtree, closed, ignore_errors=True)
         self.assertEqual(stat.S_IMODE(closed.stat().st_mode), 0o700)
         cluster = new_cluster(self, str(closed / "data"))
         self.assertEqual(ask(cluster.start(), "select 1"), 1)
@@ -216,6 +222,7 @@ class RootTests(SynchronousTestCase):
 
         self.patch(cluster_module, "_allow_passage", refuse)
         closed = Path(tempfile.mkdtemp(prefix="cycloneish-closed-"))
+        self.addCleanup(shutil.rmtree, closed, ignore_errors=True)
         cluster = new_cluster(self, str(closed / "data"))
         with self.assertLogs("cycloneish.db", "WARNING"):
             self.assertEqual(ask(cluster.start(), "select 1"), 1)

@@ -147,6 +147,57 @@ class ListenTests(DatabaseTestCase):
         pool._listener._connect = lambda: Deferred()  # type: ignore[union-attr]
         await self.assertFailure(pool.listen("c", print), errors.PoolTimeout)
 
+    async def test_a_connection_lost_before_the_confirmation_is_made_anew(self) -> None:
+        pool = self.make_pool()
+        heard: list[str] = []
+        await pool.listen("a", heard.append)
+        with self.assertLogs("cycloneish.db", "WARNING"):
+            waiting = pool.listen("b", heard.append)
+            pool._listener._connection.abort("pulled")  # type: ignore[union-attr]
+            await waiting
+        await pool.notify("a", "1")
+        await pool.notify("b", "2")
+        await until(lambda: heard == ["1", "2"])
+
+    async def test_subscribing_goes_on_when_connecting_fails_at_first(self) -> None:
+        pool = self.make_pool()
+        await pool.when_ready()
+        listener = pool._listener
+        assert listener is not None
+        connect, attempts = listener._connect, []
+
+        def fails_twice() -> Deferred[Any]:
+            attempts.append(1)
+            return fail(errors.ConnectionLost("away")) if len(attempts) < 3 else connect()
+
+        listener._connect = fails_twice
+        heard: list[str] = []
+        await pool.listen("c", heard.append)
+        self.assertEqual(len(attempts), 3)
+
+    async def test_a_server_that_refuses_us_fails_the_subscription(self) -> None:
+        pool = self.make_pool()
+        await pool.when_ready()
+        pool._listener._connect = lambda: fail(errors.ConnectError("no"))  # type: ignore[union-attr]
+        await self.assertFailure(pool.listen("c", print), errors.ConnectError)
+
+    async def test_unlistening_on_a_connection_just_lost_is_no_error(self) -> None:
+        pool = self.make_pool()
+        subscription = await pool.listen("c", print)
+        listener = pool._listener
+        assert listener is not None
+        assert listener._connection is not None
+        closing = subscription.close()
+        listener._connection.abort("pulled")
+        await closing
+
+    async def test_stopping_while_the_listening_connection_is_made(self) -> None:
+        pool = self.make_pool()
+        await pool.when_ready()
+        waiting = pool.listen("c", print)
+        await pool.stopService()
+        await self.assertFailure(waiting, errors.PoolClosed)
+
     async def test_stopping_fails_who_still_waits(self) -> None:
         pool = self.make_pool(self.dsn.replace("dbname=", "dbname=no_"))
         waiting = pool.listen("c", print)

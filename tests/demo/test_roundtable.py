@@ -210,6 +210,7 @@ class RoundtableTests(TestCase):
             path = page["older"]
         self.assertEqual(seen, [f"m{number}" for number in reversed(range(45))])
         for bad in ("x", "-1", "9" * 19, "%C2%B2"):
+            self.assertEqual((await client.get(f"/updates?after={bad}")).code, 400, bad)
             self.assertEqual((await client.get(f"/?before={bad}")).code, 400, bad)
 
     # -- the live part
