@@ -167,14 +167,18 @@ class MultipartTestCase(SecurityTestCase):
         """30. A megabyte of it is one refusal, not a million log records."""
         await self.refuse(post_multipart(multipart(part("a")) + b"x" * MIB))
 
-    async def test_paths_in_file_names_do_not_reach_the_application_unnoticed(self) -> None:
-        """31. ``../x``: the base name, or the text as it came, but never a file written to it."""
-        before = set(os.listdir(".."))
-        for filename in ("../x", "../../etc/passwd", "/etc/passwd", "a/b", "..", "...//x"):
-            shown = await self.accept(post_multipart(multipart(part("f", b"12345", filename))))
-            found = shown["files"]["f"][0][0]
-            self.assertIn(found, (filename, filename.rpartition("/")[2], "unnamed", "x"))
-        self.assertEqual(set(os.listdir("..")), before)
+    async def test_paths_in_file_names_are_cut_off(self) -> None:
+        """31. ``../x``, ``C:\\x``: the base name alone reaches the application."""
+        for filename, expected in (
+            ("../x", "x"),
+            ("C:\\\\docs\\\\x", "x"),
+            ("../../etc/passwd", "passwd"),
+            ("a/b", "b"),
+            ("..", "unnamed"),
+            ("/", "unnamed"),
+        ):
+            shown = await self.accept(post_multipart(multipart(part("f", b"1", filename))))
+            self.assertEqual(shown["files"]["f"][0][0], expected)
 
     async def test_a_nul_in_a_file_name_is_refused(self) -> None:
         """31. NUL in a name of a file or field; also percent-encoded it stays text."""
@@ -211,17 +215,6 @@ class StreamedTests(MultipartTestCase):
     """The same attacks on forms that are parsed while they arrive."""
 
     settings = {"multipart_buffer_size": 0}
-
-    async def test_paths_in_file_names_are_cut_off(self) -> None:
-        """31. A streamed form has base names only."""
-        for filename, expected in (
-            ("../x", "x"),
-            ("C:\\\\docs\\\\x", "x"),
-            ("..", "unnamed"),
-            ("/", "unnamed"),
-        ):
-            shown = await self.accept(post_multipart(multipart(part("f", b"1", filename))))
-            self.assertEqual(shown["files"]["f"][0][0], expected)
 
     async def test_temporary_files_are_gone_after_the_request(self) -> None:
         """33. Also after a refusal half-way, and when the client leaves."""

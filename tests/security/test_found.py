@@ -1,0 +1,81 @@
+"""What an attack on a running server found, each with the request that found it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from cycloneish.web import FallbackHandler, RequestHandler, StaticFileHandler
+from tests.security.support import (
+    RecordingApplication,
+    SecurityTestCase,
+    request,
+)
+
+
+class Who(RequestHandler):
+    """Answers with the client's address."""
+
+    def get(self) -> None:
+        self.write(self.request.remote_ip or "")
+
+
+class MethodNameTest(SecurityTestCase):
+    """A fallback takes every method, and none of them is a method of the handler in Python."""
+
+    async def test_a_method_named_like_an_attribute_goes_to_the_fallback(self) -> None:
+        methods: list[str] = []
+
+        def fallback(asked: Any) -> None:
+            methods.append(asked.method)
+            asked.connection.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+            asked.connection.finish()
+
+        served = self.serve(
+            RecordingApplication([("/old(/.*)", FallbackHandler, {"fallback": fallback})]),
+        )
+        names = [
+            "WRITE",
+            "FINISH",
+            "REDIRECT",
+            "PREPARE",
+            "SETTINGS",
+            "DETACH",
+            "_LOG",
+            "INITIALIZE",
+            "BREW",
+            "GET",
+        ]
+        for name in names:
+            answer = await self.fetch(served, request("/old/written", method=name))
+            self.assertEqual((answer.status, answer.body), (204, b""), name)
+        self.assertEqual(methods, names)
+        self.assertEqual(self.logs.serious, [])
+
+
+class ForwardedAddressTest(SecurityTestCase):
+    """With ``xheaders``, an address has nothing behind it that is no zone."""
+
+    async def test_text_behind_a_percent_sign_is_no_address(self) -> None:
+        served = self.serve(RecordingApplication([("/", Who)]), xheaders=True)
+        for text in ("1.2.3.4%<script>", "1.2.3.4%0", "fe80::1%<b>x y", "fe80::1%", "::1%" + "a" * 5000):
+            for header in ("X-Real-Ip", "X-Forwarded-For"):
+                answer = await self.fetch(served, request("/", f"{header}: {text}"))
+                self.assertEqual(answer.body, b"127.0.0.1", f"{header}: {text[:40]}")
+        for text in ("fe80::1%eth0", "2001:db8::1", "::ffff:1.2.3.4", "192.0.2.7"):
+            answer = await self.fetch(served, request("/", f"X-Real-Ip: {text}"))
+            self.assertEqual(answer.body, text.encode())
+
+
+class LogLineTest(SecurityTestCase):
+    """What a message quotes stays in one line, also with a plain formatter of the standard library."""
+
+    async def test_a_decoded_path_forges_no_line(self) -> None:
+        served = self.serve(
+            RecordingApplication([("/static/(.*)", StaticFileHandler, {"path": self.mktemp()})]),
+        )
+        await self.fetch(served, request("/static/..%2f..%0aFAKE%1b[31m"))
+        (record,) = self.logs.of("general")
+        line = logging.Formatter("%(message)s").format(record)
+        self.assertIn("is not in root static directory", line)
+        self.assertTrue(line.isprintable(), repr(line))
