@@ -5,28 +5,25 @@ its idle reader raises into the reactor when the server goes away, cancelling bl
 second connection and waits for it), and a cancelled statement leaves the caller to find out when the
 connection can be used again.  :class:`Canceller` sends the cancel requests of a whole pool.
 
-The pool (:mod:`cycloneish.db.postgres`) and the notification listener (:mod:`cycloneish.db.listen`)
-are the only callers.
+:mod:`cycloneish.db.opening` makes connections; the pool (:mod:`cycloneish.db.postgres`) and the notification
+listener (:mod:`cycloneish.db.listen`) use them.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import select
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReadWriteDescriptor
-from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .errors import ConnectError, ConnectionLost, DatabaseError, MissingDependency, QueryTimeout
+from .errors import ConnectionLost, MissingDependency, QueryTimeout
 
 try:
     import psycopg2
@@ -39,7 +36,7 @@ try:
 except ImportError as error:
     raise MissingDependency("txpostgres", "postgres") from error
 
-__all__ = ["Canceller", "Connection", "Parameters", "connect_settings", "open_connection"]
+__all__ = ["Canceller", "Connection", "Parameters"]
 
 log = logging.getLogger("cycloneish.db")
 
@@ -589,121 +586,6 @@ class Canceller:
         timer, self._idle_timer = self._idle_timer, None
         if timer is not None and timer.active():
             timer.cancel()
-
-
-# -- opening -----------------------------------------------------------------------------------------
-
-
-def connect_settings(dsn: str) -> dict[str, Any]:
-    """The connection parameters in *dsn*, a ``postgresql://`` URI or libpq's ``key=value`` string.
-
-    TCP keep-alives are made to find a dead peer within about 90 s, and ``application_name`` is set,
-    where the DSN says nothing else.
-
-    :raises ValueError: when libpq does not understand the DSN; the text never holds the password.
-    """
-    try:
-        settings: dict[str, Any] = psycopg2.extensions.parse_dsn(dsn)
-    except psycopg2.ProgrammingError as error:
-        # libpq's own text may quote the whole URI, password and all.
-        raise ValueError(
-            "the database URL is not one that PostgreSQL understands; it looks like "
-            "postgresql://user:password@host:5432/name"
-        ) from error
-    settings.setdefault("application_name", "cycloneish")
-    settings.setdefault("keepalives_idle", "60")
-    settings.setdefault("keepalives_interval", "10")
-    settings.setdefault("keepalives_count", "3")
-    return settings
-
-
-def open_connection(reactor: Any, settings: dict[str, Any], timeout: float) -> Deferred[Connection]:
-    """Connect to PostgreSQL.
-
-    :param settings: what :func:`connect_settings` gave.
-    :param timeout: seconds for name look-up, connecting and signing in together.
-    :returns: a Deferred with the open connection.  It fails with :exc:`ConnectError` where the server
-        said no, and with :exc:`ConnectionLost` where it could not be reached in time.
-    """
-    connection = Connection(reactor)
-    result: Deferred[Connection] = Deferred(lambda _: cancelled())
-    pending = [result]
-
-    def cancelled() -> None:
-        over()
-
-    def over() -> list[Deferred[Connection]]:
-        """Stop the clock; the Deferred that still waits, or nothing where it was answered before."""
-        if timer.active():
-            timer.cancel()
-        waiting = pending[:]
-        pending.clear()
-        if waiting and not succeeded:
-            connection.close()
-            looked_up.cancel()
-        return waiting
-
-    def too_late() -> None:
-        for waiting in over():
-            waiting.errback(ConnectionLost(f"no connection to PostgreSQL within {timeout:g} s"))
-
-    def connect(resolved: dict[str, Any]) -> Deferred[Connection]:
-        return connection.connect(**resolved)
-
-    def opened(_: object) -> None:
-        succeeded.append(True)
-        for waiting in over():
-            waiting.callback(connection)
-
-    def failed(failure: Failure) -> None:
-        for waiting in over():
-            waiting.errback(_connect_failure(failure))
-
-    succeeded: list[bool] = []
-    timer = reactor.callLater(timeout, too_late)
-    looked_up = _resolve(reactor, settings)
-    looked_up.addCallback(connect).addCallbacks(opened, failed)
-    return result
-
-
-def _connect_failure(failure: Failure) -> DatabaseError:
-    error = failure.value
-    text = " ".join(str(error).split())
-    # Only the text tells a refusal from a server that is not there (yet): libpq reports no code while
-    # connecting.
-    passing = ("starting up", "shutting down", "recovery mode", "too many", "remaining connection slots")
-    wrapped: DatabaseError
-    if "FATAL:" in text and not any(part in text for part in passing):
-        wrapped = ConnectError(f"PostgreSQL refused the connection: {text}")
-    else:
-        wrapped = ConnectionLost(f"PostgreSQL cannot be reached: {text}")
-    wrapped.__cause__ = error
-    return wrapped
-
-
-def _resolve(reactor: Any, settings: dict[str, Any]) -> Deferred[dict[str, Any]]:
-    """Look host names up in a thread: libpq would do it while the reactor waits."""
-    host = str(settings.get("host", ""))
-    if not host or "hostaddr" in settings or host.startswith(("/", "@")) or "," in host or _is_address(host):
-        return succeed(dict(settings))
-
-    def look_up() -> dict[str, Any]:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        resolved = dict(settings, host=",".join([host] * len(addresses)), hostaddr=",".join(addresses))
-        if "port" in settings:
-            resolved["port"] = ",".join([str(settings["port"])] * len(addresses))
-        return resolved
-
-    return deferToThreadPool(reactor, reactor.getThreadPool(), look_up)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -24,9 +24,10 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from ..coroutines import as_deferred
-from .connection import Canceller, Connection, Parameters, connect_settings, open_connection
+from .connection import Canceller, Connection, Parameters
 from .errors import ConnectError, ConnectionLost, DatabaseError, PoolClosed, PoolTimeout
 from .listen import Listener, Subscription
+from .opening import connect_settings, open_connection
 from .queries import Queries, Transaction
 
 # The driver's errors that programs tell apart, so that they need not import the driver.

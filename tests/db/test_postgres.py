@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from cycloneish.coroutines import drive
 from cycloneish.db import errors
 from cycloneish.db.cluster import Cluster
-from cycloneish.db.connection import connect_settings
+from cycloneish.db.opening import connect_settings
 from cycloneish.db.postgres import (
     CheckViolation,
     Error,
