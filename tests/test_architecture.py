@@ -33,7 +33,7 @@ FLOORS = {
     # What an application adds to web.
     6: "forms websocket sse rpc jsonrpc xmlrpc bottle resource wsgi auth service",
     # What people start.
-    7: "demo admin cli __main__",
+    7: "demo admin cli migration __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 

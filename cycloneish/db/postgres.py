@@ -449,8 +449,14 @@ class Pool(Service, Queries):
         self._starting = True
         self._server.start().addCallbacks(self._server_started, self._server_failed)
 
+    def _is_over(self) -> bool:
+        """Whether the pool was stopped while something was under way, and nobody waits for that any more."""
+        return not self.running and not self._waiters
+
     def _server_started(self, dsn: str) -> None:
         self._starting = False
+        if self._is_over():
+            return
         if self._settings is None:
             # The first start may make a whole cluster; that time is not the callers' to lose.
             deadline = self._now() + self.acquire_timeout
@@ -461,6 +467,8 @@ class Pool(Service, Queries):
 
     def _server_failed(self, failure: Failure) -> None:
         self._starting = False
+        if self._is_over():
+            return
         log.error("the PostgreSQL server cannot be started: %s", failure.getErrorMessage())
         self._last_error = _as_error(failure)
         if not self._ready:
@@ -554,7 +562,7 @@ class Pool(Service, Queries):
 
     def _not_opened(self, failure: Failure, opening: Deferred[Connection]) -> None:
         self._opening.discard(opening)
-        if not self.running and not self._waiters:
+        if self._is_over():
             return
         error = failure.value
         first = self._last_error is None
