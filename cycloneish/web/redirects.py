@@ -177,12 +177,12 @@ class FallbackHandler(RequestHandler):
 
     get = head = post = put = patch = delete = options = _hand_over
 
-    def __getattr__(self, name: str) -> Any:
-        # Methods beyond the usual ones (WebDAV's, say) are looked up by their name in lower case.
-        method = self.__dict__.get("request") and self.request.method
-        if method and name == method.lower():
-            return self._hand_over
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    def _verb(self) -> Callable[..., Any]:
+        # Methods beyond the usual ones (WebDAV's, say) are not looked up by name: a request with the method
+        # WRITE, FINISH or DETACH would call what the handler itself is made of.
+        if self.request.method in RequestHandler.SUPPORTED_METHODS:
+            return super()._verb()
+        return self._hand_over
 
     def on_connection_close(self) -> None:
         """Tell the fallback that the client is gone."""
