@@ -7,6 +7,7 @@ It owns what the connections share: limits, time-outs, the facts about peers, th
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
@@ -45,6 +46,8 @@ __all__ = ["HTTPRequest", "HTTPServer"]
 
 
 RequestCallback = Callable[[HTTPServerRequest], Any]
+
+_ADDRESS_CHARACTERS = re.compile(r"[0-9A-Fa-f:.]+(?:%[0-9A-Za-z._~-]{1,32})?")
 
 _BACKLOG = 128
 
@@ -440,8 +443,11 @@ class _FunctionMessage(HTTPMessageDelegate):
 
 
 def _is_ip_address(text: str) -> bool:
+    # Only IPv6 has zones (RFC 4007), and the standard library takes any text for one.
+    if not _ADDRESS_CHARACTERS.fullmatch(text):
+        return False
     try:
-        ipaddress.ip_address(text.partition("%")[0])
+        ipaddress.ip_address(text)
     except ValueError:
         return False
     return True

@@ -39,3 +39,17 @@ class MethodNameTest(SecurityTestCase):
             self.assertEqual((answer.status, answer.body), (204, b""), name)
         self.assertEqual(methods, names)
         self.assertEqual(self.logs.serious, [])
+
+
+class ForwardedAddressTest(SecurityTestCase):
+    """With ``xheaders``, an address has nothing behind it that is no zone."""
+
+    async def test_text_behind_a_percent_sign_is_no_address(self) -> None:
+        served = self.serve(RecordingApplication([("/", Who)]), xheaders=True)
+        for text in ("1.2.3.4%<script>", "1.2.3.4%0", "fe80::1%<b>x y", "fe80::1%", "::1%" + "a" * 5000):
+            for header in ("X-Real-Ip", "X-Forwarded-For"):
+                answer = await self.fetch(served, request("/", f"{header}: {text}"))
+                self.assertEqual(answer.body, b"127.0.0.1", f"{header}: {text[:40]}")
+        for text in ("fe80::1%eth0", "2001:db8::1", "::ffff:1.2.3.4", "192.0.2.7"):
+            answer = await self.fetch(served, request("/", f"X-Real-Ip: {text}"))
+            self.assertEqual(answer.body, text.encode())
