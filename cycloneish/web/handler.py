@@ -31,7 +31,7 @@ from cycloneish.coroutines import drive, is_awaitable, task_is_cancelling
 from cycloneish.escape import json_encode, utf8, xhtml_escape
 from cycloneish.http.response import WriteDeferred
 from cycloneish.iostream import StreamClosedError
-from cycloneish.log import app_log, gen_log
+from cycloneish.log import app_log, gen_log, safe_log_text
 from cycloneish.web.cyclone import CycloneMixin
 from cycloneish.web.debug import render_debug_page
 from cycloneish.web.errors import (
@@ -592,7 +592,9 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
         if isinstance(value, HTTPError):
             message = value.get_message()
             if message:
-                gen_log.warning("%d %s: %s", value.status_code, self._request_summary(), message)
+                # The message often quotes the request, and not every log has our formatter.
+                summary = self._request_summary()
+                gen_log.warning("%d %s: %s", value.status_code, summary, safe_log_text(message))
         else:
             app_log.error("Uncaught exception %s\n%r", self._request_summary(), self.request, exc_info=value)
 

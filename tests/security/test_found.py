@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
-from cycloneish.web import FallbackHandler, RequestHandler
+from cycloneish.web import FallbackHandler, RequestHandler, StaticFileHandler
 from tests.security.support import (
     RecordingApplication,
     SecurityTestCase,
@@ -53,3 +54,17 @@ class ForwardedAddressTest(SecurityTestCase):
         for text in ("fe80::1%eth0", "2001:db8::1", "::ffff:1.2.3.4", "192.0.2.7"):
             answer = await self.fetch(served, request("/", f"X-Real-Ip: {text}"))
             self.assertEqual(answer.body, text.encode())
+
+
+class LogLineTest(SecurityTestCase):
+    """What a message quotes stays in one line, also with a plain formatter of the standard library."""
+
+    async def test_a_decoded_path_forges_no_line(self) -> None:
+        served = self.serve(
+            RecordingApplication([("/static/(.*)", StaticFileHandler, {"path": self.mktemp()})]),
+        )
+        await self.fetch(served, request("/static/..%2f..%0aFAKE%1b[31m"))
+        (record,) = self.logs.of("general")
+        line = logging.Formatter("%(message)s").format(record)
+        self.assertIn("is not in root static directory", line)
+        self.assertTrue(line.isprintable(), repr(line))
