@@ -164,9 +164,15 @@ class WebService(Service):
         :returns: a Deferred that fires when all that is done.
         """
         super().stopService()  # type: ignore[no-untyped-call]
-        if self._starting is not None and not self._starting.called:
-            self._starting.cancel()
-        return self._release()
+        starting = self._starting
+        if starting is None:
+            return self._release()
+        # A start that fails or is cancelled lets go by itself; that takes time, too.
+        ended: Deferred[None] = Deferred()
+        starting.addBoth(ended.callback)
+        if not starting.called:
+            starting.cancel()
+        return ended.addCallback(lambda _: self._release())
 
     @inlineCallbacks
     def _release(self) -> Generator[Deferred[Any], Any, None]:

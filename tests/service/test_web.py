@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock, deferLater
@@ -250,6 +250,25 @@ class WebServiceTest(TestCase):
         yield service.stopService()
         self.assertEqual(len(cancelled), 1)
         yield self.assertFailure(started, Exception)
+
+    @inlineCallbacks
+    def test_stopping_while_it_starts_waits_for_app_service_to_stop(self) -> Any:
+        server, events, recorder = self.recorded()
+        recorder.until = Deferred()
+        stopping: Deferred[None] = Deferred()
+        recorder.stopService = lambda: stopping  # type: ignore[method-assign,assignment,return-value]
+        service = self.service(server)
+        service.startService()
+        started = service.started
+        self.assertEqual(events, ["service started"])
+        stopped = service.stopService()
+        again = service.stopService()
+        self.assertNoResult(stopped)
+        self.assertNoResult(again)
+        stopping.callback(None)
+        yield stopped
+        yield again
+        yield self.assertFailure(started, CancelledError)
 
     @inlineCallbacks
     def test_it_can_be_started_again(self) -> Any:
