@@ -23,7 +23,7 @@ from cycloneish.db.cluster import Cluster
 from cycloneish.db.embedded import EmbeddedServer
 from cycloneish.db.urls import open_database
 
-from .support import FAST, ask, kill, sleep
+from .support import FAST, ask, kill, sleep, until
 
 _TEMPLATE: list[Path] = []
 
@@ -332,7 +332,9 @@ class EmbeddedServerTests(TestCase):
         pool.startService()
         self.addCleanup(pool.stopService)
         await pool.execute("create table t (id int)")
+        before = list(pool._all)
         pid = kill(cluster)
+        await until(lambda: all(connection.lost for connection in before))
         self.assertEqual(await pool.fetch_value("select count(*) from t"), 0)
         self.assertNotEqual(cluster.pid(), pid)
 

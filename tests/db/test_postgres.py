@@ -657,8 +657,11 @@ class RestartTests(TestCase):
     async def test_sigkill_leaves_a_server_that_can_be_started_again(self) -> None:
         await self.pool.execute("create table kept (id int)")
         await self.pool.execute("checkpoint")
+        before = list(self.pool._all)
         kill(self.cluster)
         self.cluster.start()
+        # A dying process closes its sockets last.
+        await until(lambda: all(connection.lost for connection in before))
         self.assertEqual(await self.pool.fetch_value("select count(*) from kept"), 0)
 
 
