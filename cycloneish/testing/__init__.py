@@ -23,6 +23,7 @@ from cycloneish.testing.leftovers import LeftoverError
 from cycloneish.testing.logs import ExpectLog
 from cycloneish.testing.response import HTTPClientError, HTTPRequest, HTTPResponse
 from cycloneish.testing.spin import wait_for
+from cycloneish.testing.waiting import main
 
 __all__ = [
     "AsyncHTTPSTestCase",
@@ -43,6 +44,7 @@ __all__ = [
     "bind_unused_port",
     "gen_test",
     "get_async_test_timeout",
+    "main",
     "setup_with_context_manager",
     "wait_for",
 ]

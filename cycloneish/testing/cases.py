@@ -10,6 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
+from unittest import TestResult
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.python.failure import Failure
@@ -21,11 +22,12 @@ from cycloneish.testing.fetching import FetchClient
 from cycloneish.testing.helpers import bind_unused_port
 from cycloneish.testing.leftovers import LeftoverWatch
 from cycloneish.testing.response import HTTPResponse
+from cycloneish.testing.waiting import WaitingMixin
 
 __all__ = ["AsyncHTTPSTestCase", "AsyncHTTPTestCase", "AsyncTestCase"]
 
 
-class AsyncTestCase(TestCase):
+class AsyncTestCase(WaitingMixin, TestCase):
     """Trial's test case, with a check of what a test leaves behind that names who made it.
 
     ``async def`` tests may await Deferreds, and asyncio futures on the asyncio reactor. A test that is a
@@ -35,8 +37,8 @@ class AsyncTestCase(TestCase):
     A test that leaves a delayed call, a port or a connection on the reactor fails with
     :exc:`~cycloneish.testing.LeftoverError`, which says what and where it was made.
 
-    Tornado: ``tornado.testing.AsyncTestCase``; its ``stop`` and ``wait`` are not here, since a reactor cannot
-    be run inside a test: wait for Deferreds instead.
+    Tornado: ``tornado.testing.AsyncTestCase``; its ``wait`` gives a Deferred here, since a reactor cannot be
+    run inside a test.
     """
 
     #: Set to False where a test leaves something on purpose; trial's own check stays.
@@ -47,6 +49,17 @@ class AsyncTestCase(TestCase):
         if method is not None:
             setattr(self, methodName, _runnable(method))
         super().__init__(methodName)  # type: ignore[no-untyped-call]
+
+    def run(self, result: Any = None) -> Any:
+        """Run the test; called by the runner.
+
+        :param result: where to report; a new ``unittest.TestResult`` by default, which is returned.
+        """
+        own = result is None
+        if own:
+            result = TestResult()
+        super().run(result)  # type: ignore[no-untyped-call]
+        return result if own else None
 
     def setUp(self) -> Any:
         """Begin to watch the reactor."""

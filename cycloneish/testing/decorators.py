@@ -23,12 +23,12 @@ _TWISTED = os.path.join(os.path.dirname(twisted.__file__), "")
 
 
 @overload
-def gen_test(func: TestMethod, /) -> Callable[..., Deferred[Any]]: ...
+def gen_test(func: TestMethod) -> Callable[..., Deferred[Any]]: ...
 @overload
 def gen_test(
-    func: None = None, /, *, timeout: float | None = None
+    func: None = None, timeout: float | None = None
 ) -> Callable[[TestMethod], Callable[..., Deferred[Any]]]: ...
-def gen_test(func: TestMethod | None = None, /, *, timeout: float | None = None) -> Any:
+def gen_test(func: TestMethod | None = None, timeout: float | None = None) -> Any:
     """Run a test method that is a generator, an ``async def`` or returns a Deferred, under a time-out.
 
     ::

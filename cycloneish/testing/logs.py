@@ -48,7 +48,7 @@ class ExpectLog(logging.Filter):
         self.deprecated_level_matched = 0
         self.logged_stack = False
         self._others: list[str] = []
-        self._level_before: int | None = None
+        self.orig_level: int | None = None
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info:
@@ -73,22 +73,22 @@ class ExpectLog(logging.Filter):
 
     def __enter__(self) -> ExpectLog:
         if self.level is not None and self.level < self.logger.getEffectiveLevel():
-            self._level_before = self.logger.level
+            self.orig_level = self.logger.level
             self.logger.setLevel(self.level)
         self.logger.addFilter(self)
         return self
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        typ: type[BaseException] | None,
         value: BaseException | None,
-        traceback: TracebackType | None,
+        tb: TracebackType | None,
     ) -> None:
         self.logger.removeFilter(self)
-        if self._level_before is not None:
-            self.logger.setLevel(self._level_before)
-            self._level_before = None
-        if kind is not None or not self.required:
+        if self.orig_level is not None:
+            self.logger.setLevel(self.orig_level)
+            self.orig_level = None
+        if typ is not None or not self.required:
             return
         if not self.matched:
             raise AssertionError(self._what_came_instead())

@@ -184,7 +184,7 @@ class FallbackHandler(RequestHandler):
             return super()._verb()
         return self._hand_over
 
-    def on_connection_close(self) -> None:
+    def on_connection_close(self, *args: Any, **kwargs: Any) -> None:
         """Tell the fallback that the client is gone."""
         if self._message is not None:
             self._message.on_connection_close()
