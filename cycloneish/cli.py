@@ -1,4 +1,6 @@
-"""The ``cycloneish`` command: ``cycloneish run`` serves an application without ``twistd``'s own options."""
+"""The ``cycloneish`` command: ``run`` serves an application without ``twistd``'s own options, and
+``migrate-imports`` helps to move one in.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.python import usage
 
 import cycloneish
+from cycloneish.migration.command import MigrateOptions, migrate
 from cycloneish.service.options import RunOptions
 from cycloneish.service.program import Program
 
@@ -27,7 +30,10 @@ class CommandOptions(usage.Options):
     """The command line of ``cycloneish``."""
 
     synopsis = "Usage: cycloneish <command> [options]"
-    subCommands = [["run", None, _RunOptions, "Serve an application, or the demo"]]
+    subCommands = [
+        ["run", None, _RunOptions, "Serve an application, or the demo"],
+        ["migrate-imports", None, MigrateOptions, "Rewrite the imports of a Tornado or Cyclone program"],
+    ]
 
     def opt_version(self) -> None:
         """Show the version and exit."""
@@ -36,7 +42,7 @@ class CommandOptions(usage.Options):
 
     def postOptions(self) -> None:
         if self.subCommand is None:
-            raise usage.UsageError("which command? There is: run")
+            raise usage.UsageError("which command? There are: run, migrate-imports")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except usage.UsageError as error:
         print(f"{options}\ncycloneish: {error}", file=sys.stderr)
         return 2
+    if options.subCommand == "migrate-imports":
+        return migrate(options.subOptions)
     return run(options.subOptions)
 
 

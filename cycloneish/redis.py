@@ -16,7 +16,7 @@ Its documentation is that of txredisapi. It comes with ``cycloneish[redis]``.
 from __future__ import annotations
 
 try:
-    import txredisapi as _txredisapi  # type: ignore[import-untyped]
+    import txredisapi as _txredisapi
 except ImportError as _error:
     raise ImportError("cycloneish.redis needs txredisapi: pip install 'cycloneish[redis]'") from _error
 
