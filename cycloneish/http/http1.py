@@ -51,6 +51,7 @@ class HTTP1ServerConnection(Protocol):
     _remaining = 0
     _received = 0
     _body_began = 0.0
+    _seen, _seen_since = -1, 0.0  # how much of the body was there when last looked at, and since when
     _held_since = 0.0
     _drained = 0
     _buffer = b""
@@ -344,8 +345,11 @@ class HTTP1ServerConnection(Protocol):
         elif timeout is not None:
             self.deadline = self._body_began + timeout
         else:
-            earned = self._received / self.limits.body_min_rate
-            self.deadline = self._body_began + self.limits.body_grace + earned
+            if self._received != self._seen:
+                self._seen, self._seen_since = self._received, self._deadlines.now()
+            # What came fast does not buy a long silence.
+            pace = self._body_began + self._received / self.limits.body_min_rate
+            self.deadline = min(pace, self._seen_since) + self.limits.body_grace
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -485,7 +489,7 @@ class HTTP1ServerConnection(Protocol):
             if exchange.head.start_line.version == "HTTP/1.1" and not self._buffer and not exchange.started:
                 self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._state = BODY
-        self._received = 0
+        self._received, self._seen = 0, -1
         self._body_began = self._deadlines.now()
         self._reader = ChunkedReader(self.limits) if length == CHUNKED else None
         self._remaining = length
@@ -545,15 +549,14 @@ class HTTP1ServerConnection(Protocol):
         if exchange is self._exchange:
             self._holding = True
             self._held_since = self._deadlines.now()
-        drive(result).addCallbacks(
-            self._release, self._hold_failed, callbackArgs=(exchange,), errbackArgs=(exchange,)
-        )
+        drive(result).addCallbacks(self._release, self._hold_failed, (exchange,), {}, (exchange,))
 
     def _release(self, _: object, exchange: HTTP1Exchange) -> None:
         if exchange is self._exchange and self._holding:
             self._holding = False
             if self._state == BODY:
                 self._body_began += self._deadlines.now() - self._held_since
+                self._seen = -1
                 self._set_body_deadline(exchange)
             if not self._busy:
                 self._process()
@@ -597,9 +600,7 @@ class HTTP1ServerConnection(Protocol):
         """Throw away what there is of a body behind an early answer; False while it is not complete."""
         before = len(self._buffer)
         self._next_piece(before)
-        if self._count_drained(before - len(self._buffer)):
-            return False
-        if self._body_complete():
+        if not self._count_drained(before - len(self._buffer)) and self._body_complete():
             exchange = self._current()
             exchange.read_done = True
             self._next_request(exchange)

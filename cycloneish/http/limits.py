@@ -39,7 +39,8 @@ class Limits:
     body_timeout: float | None = None
     """Whole body of one request, when set; 408."""
     body_grace: float = 60.0
-    """Where ``body_timeout`` is not set: time that a body may take whatever its speed; 408."""
+    """Where ``body_timeout`` is not set: time that a body may take whatever its speed, and longest silence in
+    one (found out after twice that time at the latest); 408."""
     body_min_rate: int = 256
     """Where ``body_timeout`` is not set: each so many bytes received allow one second more."""
     write_timeout: float = 300.0

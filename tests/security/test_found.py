@@ -68,3 +68,26 @@ class LogLineTest(SecurityTestCase):
         line = logging.Formatter("%(message)s").format(record)
         self.assertIn("is not in root static directory", line)
         self.assertTrue(line.isprintable(), repr(line))
+
+
+class SilentBodyTest(SecurityTestCase):
+    """A body that came fast does not buy a long silence, in which the server keeps what has come."""
+
+    async def test_a_body_that_stops_is_given_up(self) -> None:
+        served = self.serve(RecordingApplication(), body_grace=0.2, body_min_rate=256)
+        peer = await self.connect(served)
+        # At 256 bytes a second, these would be good for four minutes.
+        peer.send(request("/", "Content-Length: 1000000", method="POST") + b"x" * 60_000)
+        await peer.until_closed(5)
+        self.assertTrue(peer.closed)
+        self.assertEqual(peer.statuses, [408])
+
+    async def test_a_body_that_goes_on_is_not(self) -> None:
+        served = self.serve(RecordingApplication(), body_grace=0.3, body_min_rate=256)
+        peer = await self.connect(served)
+        peer.send(request("/", "Content-Length: 6000", method="POST"))
+        for _ in range(6):
+            peer.send(b"x" * 1000)
+            await self.pause(0.15)
+        await peer.until_answers(1)
+        self.assertEqual(peer.statuses, [200])
