@@ -20,6 +20,7 @@ from cycloneish.coroutines import drive, is_awaitable
 from cycloneish.http.response import WriteDeferred, response_head
 from cycloneish.log import app_log
 from cycloneish.resource.container import body_length
+from cycloneish.web.dispatch import base_context
 from cycloneish.web.mount import HOP_BY_HOP
 
 __all__ = ["ApplicationResource", "StreamingRequest", "to_resource"]
@@ -148,6 +149,7 @@ class _Forwarded(httputil.HTTPConnection):
         self._request = request
         self._resource = resource
         self.transport: Any = request.transport
+        self.base_context = base_context(request.channel)
         peer = request.getClientAddress()
         self.context = SimpleNamespace(
             remote_ip=getattr(peer, "host", None) or "0.0.0.0",  # noqa: S104 (what a Unix socket is shown as)

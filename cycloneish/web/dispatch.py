@@ -3,12 +3,16 @@
 The engine (or a router, or a test) calls `headers_received`, `data_received` for each piece of the body, and
 `finish`; here the body goes where the handler wants it, the handler is made, and its way through the request
 begun, in a context of its own. `cycloneish.web.application` makes the delegates.
+
+That context is not a copy of the current one: the engine may call from within another request of the same
+connection, and on the asyncio reactor its readers and timers keep the context in which they were set up.
 """
 
 from __future__ import annotations
 
 from asyncio import CancelledError as FutureCancelled
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -30,7 +34,21 @@ from cycloneish.web.unhandled import current_handler
 if TYPE_CHECKING:
     from cycloneish.web.application import Application
 
-__all__ = ["ApplicationDelegate", "HandlerDelegate"]
+__all__ = ["ApplicationDelegate", "HandlerDelegate", "base_context"]
+
+
+def base_context(connection: Any) -> Context:
+    """What the contexts of the requests of *connection* are copied from: that of its first request.
+
+    Nothing of a request is in there yet. It stays with the connection, as its attribute `base_context`.
+    """
+    base: Context | None = getattr(connection, "base_context", None)
+    if base is None:
+        base = copy_context()
+        # A stand-in for a connection may be anything, None too.
+        with suppress(AttributeError):
+            connection.base_context = base
+    return base
 
 
 class HandlerDelegate(HTTPMessageDelegate):
@@ -44,7 +62,6 @@ class HandlerDelegate(HTTPMessageDelegate):
     _body: BufferedBody | FormBody | None = None
     # Made when it begins: with the head where it streams the body, else when the body is there.
     handler: RequestHandler | None = None
-    _context: Context
 
     def __init__(
         self,
@@ -57,6 +74,7 @@ class HandlerDelegate(HTTPMessageDelegate):
     ) -> None:
         self.application = application
         self.request = request
+        self._base = base_context(request.server_connection)
         self.handler_class = handler_class
         self.handler_kwargs = handler_kwargs or {}
         self.path_args = path_args or ()
@@ -82,7 +100,7 @@ class HandlerDelegate(HTTPMessageDelegate):
         handler = self.handler
         if handler is None or handler._finished:
             return None
-        return (handler._context or self._context).copy().run(handler._receive, chunk)
+        return handler._own_context(self._base).run(handler._receive, chunk)
 
     def finish(self) -> None:
         """Answer, now that the whole request is there."""
@@ -95,13 +113,14 @@ class HandlerDelegate(HTTPMessageDelegate):
                 return
             if waiting is not None:
                 waiting.addCallbacks(
-                    lambda _: self.execute(), lambda failure: self._refuse_form(failure.value)
+                    lambda _: self._base.copy().run(self._answer),
+                    lambda failure: self._refuse_form(failure.value),
                 )
                 return
         elif self.handler is not None:
-            self._context.run(self.handler._execute_body)
+            self.handler._own_context(self._base).run(self.handler._execute_body)
             return
-        copy_context().run(self._answer)
+        self._base.copy().run(self._answer)
 
     def on_connection_close(self) -> None:
         """Let go of what there is of a request that will not be completed."""
@@ -112,7 +131,7 @@ class HandlerDelegate(HTTPMessageDelegate):
             self._body = None
 
     def execute(self) -> None:
-        """Answer a request that is complete, however it came."""
+        """Answer a request that is complete, however it came, in a copy of the caller's context."""
         copy_context().run(self._answer)
 
     def _answer(self) -> None:
@@ -123,11 +142,11 @@ class HandlerDelegate(HTTPMessageDelegate):
             handler._execute(self.path_args, self.path_kwargs)
 
     def _begin(self) -> Awaitable[Any] | None:
-        self._context = copy_context()
-        handler = self.handler = self._context.run(self._make_handler)
+        context = self._base.copy()
+        handler = self.handler = context.run(self._make_handler)
         if handler is None:
             return None
-        return self._context.run(handler._execute_head, self.path_args, self.path_kwargs)
+        return context.run(handler._execute_head, self.path_args, self.path_kwargs)
 
     def _make_handler(self) -> RequestHandler | None:
         """Make the handler; None if that failed and is answered."""
@@ -159,7 +178,7 @@ class HandlerDelegate(HTTPMessageDelegate):
 
     def _refuse_form(self, error: BaseException) -> None:
         """Answer a form whose end was wrong, or could not be written to disk."""
-        handler = copy_context().run(self._make_handler)
+        handler = self._base.copy().run(self._make_handler)
         if handler is not None:
             handler._on_conclusion = self._close_body
             handler._handle_request_exception(error)
@@ -177,6 +196,7 @@ class ApplicationDelegate(HandlerDelegate):
     def __init__(self, application: Application, server_conn: object, request_conn: HTTPConnection) -> None:
         self.application = application
         self._connections = (server_conn, request_conn)
+        self._base = base_context(server_conn)
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
@@ -194,21 +214,23 @@ class ApplicationDelegate(HandlerDelegate):
         found = self.application._find(request)
         if isinstance(found, HTTPMessageDelegate):
             self._other = found
-            return found.headers_received(start_line, headers)
+            return self._base.copy().run(found.headers_received, start_line, headers)
         self.request = request
         self.handler_class, self.handler_kwargs, self.path_args, self.path_kwargs = found
         return super().headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Awaitable[Any] | None:
         """See `HandlerDelegate`; so for the others."""
-        return super().data_received(chunk) if self._other is None else self._other.data_received(chunk)
+        if self._other is None:
+            return super().data_received(chunk)
+        return self._base.copy().run(self._other.data_received, chunk)
 
     def finish(self) -> None:
         """See `HandlerDelegate`."""
         if self._other is None:
             super().finish()
         else:
-            self._other.finish()
+            self._base.copy().run(self._other.finish)
 
     def on_connection_close(self) -> None:
         """See `HandlerDelegate`."""

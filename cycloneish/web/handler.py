@@ -108,7 +108,8 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
     _prepared: Deferred[None] | None = None
     _body_arrived: Deferred[None] | None = None
     _on_conclusion: Callable[[], Any] | None = None
-    # In which an asynchronous `prepare` ended; the pieces of the body are taken in it.
+    # What `prepare` has left, or a verb method that does not finish; what comes from the connection later
+    # (pieces of the body, its end) is taken in it.
     _context: Context | None = None
 
     def __init__(self, application: Application, request: httputil.HTTPServerRequest, **kwargs: Any) -> None:
@@ -187,6 +188,7 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
                 return prepared
         except (Exception, FutureCancelled) as error:
             self._handle_request_exception(error)
+        self._context = copy_context()
         return None
 
     def _execute_body(self) -> None:
@@ -247,6 +249,7 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
             self.finish()
         else:
             self._watch_connection()
+            self._context = copy_context()
 
     def _wait(self, waiting: Awaitable[Any], preparing: bool) -> None:
         """Leave the rest of the way to a coroutine, which waits for what a method returned."""
@@ -256,6 +259,7 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
                 f"{waiting!r:.80}; methods return None or something to wait for, and write the response"
             )
         self._watch_connection()
+        self._context = copy_context()
         running = drive(self._continue(waiting, preparing))
         if not running.called:
             self._running = running
@@ -267,8 +271,8 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
         try:
             await waiting
             if preparing:
+                self._context = copy_context()
                 if self._prepared is not None and self._body_arrived is not None:
-                    self._context = copy_context()
                     self._prepared.callback(None)
                     await self._body_arrived
                 if self._finished:
@@ -293,7 +297,7 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
         if self._prepared is not None and not self._prepared.called:
             self._prepared.callback(None)
         if self._client_gone:
-            self._conclude()
+            self._own_context().run(self._conclude)
         if isinstance(result, Failure) and not result.check(*_OVER):
             app_log.error("Uncaught exception %s", self._request_summary(), exc_info=result.value)
 
@@ -309,6 +313,14 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
         if self._client_gone or self._finished:
             return
         self._client_gone = True
+        self._own_context().run(self._hear_of_close)
+
+    def _own_context(self, otherwise: Context | None = None) -> Context:
+        """A context for what comes from the connection: a copy, as code may still run in it."""
+        context = self._context or otherwise
+        return copy_context() if context is None else context.copy()
+
+    def _hear_of_close(self) -> None:
         try:
             self.on_connection_close()
         except Exception:
