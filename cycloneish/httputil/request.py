@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -24,6 +25,10 @@ from cycloneish.httputil.headers import HTTPHeaders
 from cycloneish.httputil.interfaces import HTTPConnection
 
 __all__ = ["HTTPServerRequest"]
+
+#: Browsers send some 200. A morsel takes half a kilobyte and its time, whatever is in it: a head full of
+#: tiny cookies would be worth 5 MB for as long as its request lasts.
+_MOST_COOKIES: Final = 1000
 
 
 class HTTPServerRequest:
@@ -203,12 +208,16 @@ class HTTPServerRequest:
 
     @property
     def cookies(self) -> SimpleCookie:
-        """The cookies as ``http.cookies.Morsel`` by name; those with impossible names are left out."""
+        """The cookies as ``http.cookies.Morsel`` by name.
+
+        Those with impossible names are left out, and those behind the first thousand names.
+        """
         cookies = self._cookies
         if cookies is None:
             cookies = SimpleCookie()
             # Several Cookie headers count as one with "; " between them (RFC 9113 section 8.2.3).
-            for name, value in parse_cookie("; ".join(self.headers.get_list("Cookie"))).items():
+            found = parse_cookie("; ".join(self.headers.get_list("Cookie")))
+            for name, value in islice(found.items(), _MOST_COOKIES):
                 try:
                     cookies[name] = value
                 except CookieError:

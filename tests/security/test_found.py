@@ -91,3 +91,22 @@ class SilentBodyTest(SecurityTestCase):
             await self.pause(0.15)
         await peer.until_answers(1)
         self.assertEqual(peer.statuses, [200])
+
+
+class CookieFloodTest(SecurityTestCase):
+    """Thousands of tiny cookies, each of which would become an object of half a kilobyte."""
+
+    async def test_more_cookies_than_any_browser_has_are_left_out(self) -> None:
+        kept: list[int] = []
+
+        class Count(RequestHandler):
+            def get(self) -> None:
+                kept.append(len(self.cookies))
+                self.write(self.get_cookie("0", "missing"))
+
+        served = self.serve(RecordingApplication([("/", Count)]))
+        for flood in ("; ".join(f"{number:x}=first" for number in range(4000)), "0=first; " + ";(=" * 4000):
+            answer = await self.fetch(served, request("/", f"Cookie: {flood}"))
+            self.assertEqual((answer.status, answer.body), (200, b"first"))
+        self.assertEqual(kept, [1000, 1])
+        self.assertEqual(self.logs.serious, [])
