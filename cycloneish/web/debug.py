@@ -12,6 +12,7 @@ from __future__ import annotations
 import linecache
 import os
 import site
+import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from html import escape
@@ -33,6 +34,7 @@ _MOST_FRAMES = 60  # shown of one exception; a runaway recursion has a thousand 
 _MOST_EXCEPTIONS = 12
 _MOST_LOCALS = 40
 _LINES_AROUND = 6
+_LOCALS = (lambda: type(sys._getframe().f_locals))()  # of a function: a dict, since Python 3.13 a proxy
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARIES = tuple(
@@ -127,10 +129,8 @@ def _learn_secrets(traceback: TracebackType | None, redactor: Redactor) -> None:
     for _ in range(_MOST_FRAMES):
         if traceback is None:
             return
-        variables = getattr(traceback.tb_frame, "f_locals", None)
-        if type(variables) is dict and traceback.tb_frame.f_code.co_name != "<module>":
-            for name, value in list(variables.items())[:_MOST_LOCALS]:
-                redactor.learn(str(name), value)
+        for name, value in _locals(traceback.tb_frame):
+            redactor.learn(str(name), value)
         traceback = traceback.tb_next
 
 
@@ -172,12 +172,17 @@ def _source(file: str, line: int, module: Any, redactor: Redactor) -> list[tuple
     return [(number, redactor.source(text.rstrip("\n"))) for number, text in enumerate(shown, first)]
 
 
-def _variables(frame: Any, redactor: Redactor) -> list[tuple[str, str]]:
+def _locals(frame: Any) -> list[tuple[Any, Any]]:
+    """The first local variables of a function's frame; a class body's can be any mapping, with its own code."""
     variables = getattr(frame, "f_locals", None)
-    if not isinstance(variables, dict) or frame.f_code.co_name == "<module>":
+    if type(variables) not in (dict, _LOCALS) or frame.f_code.co_name == "<module>":
         return []
+    return list(variables.items())[:_MOST_LOCALS]
+
+
+def _variables(frame: Any, redactor: Redactor) -> list[tuple[str, str]]:
     found = []
-    for name, value in list(variables.items())[:_MOST_LOCALS]:
+    for name, value in _locals(frame):
         if isinstance(name, str) and not name.startswith("__"):
             found.append((name, redactor.variable(name, value)))
     return found
