@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,6 +18,7 @@ from zope.interface import implementer
 
 from cycloneish import httputil
 from cycloneish.coroutines import drive, is_awaitable
+from cycloneish.http.limits import Limits
 from cycloneish.http.response import WriteDeferred, response_head
 from cycloneish.log import app_log
 from cycloneish.resource.container import body_length
@@ -25,6 +27,8 @@ from cycloneish.web.mount import HOP_BY_HOP
 
 __all__ = ["ApplicationResource", "StreamingRequest", "to_resource"]
 
+# In origin form, or the asterisk (RFC 9112, section 3.2), and without a fragment.
+_TARGET = re.compile(rb"/[!\"$-~]*|\*")
 _CHUNK = 64 * 1024  # bytes of a spooled body handed on at a time
 _MOST_DRAINED = 64 * 1024  # bytes of a body that are read behind an early answer, to keep the connection
 
@@ -47,7 +51,8 @@ def to_resource(
     Answers are streamed, no faster than the client takes them. twisted.web collects the whole body of a
     request before it looks for a resource, spooling it to a temporary file from 100 kB on; the
     application gets it in pieces from there. With `requestFactory=StreamingRequest` the site hands it
-    on while it arrives, and body limits and `prepare` work as in our own server.
+    on while it arrives, and body limits and `prepare` work as in our own server. A body above 100 MiB is
+    refused unless the application has another limit (the setting `max_body_size`).
     """
     return ApplicationResource(application, strip_prefix)
 
@@ -165,7 +170,8 @@ class _Forwarded(httputil.HTTPConnection):
         self._announced = 0
         self._received = 0
         self._drained = 0
-        self._max_body_size: int | None = None
+        # twisted.web has no limit of its own.
+        self._max_body_size = Limits().max_body_size
         self._waiting: Deferred[Any] | None = None
         self._pending: list[bytes] = []
         self._ending = False
@@ -182,23 +188,31 @@ class _Forwarded(httputil.HTTPConnection):
     def open(self) -> None:
         """Give the head to the application."""
         request = self._request
-        uri = request.uri
-        depth = len(request.prepath)
-        if self._resource.strip_prefix and depth:
-            uri = b"/" + b"/".join(uri.split(b"/")[depth + 1 :])
-        start_line = httputil.RequestStartLine(
-            request.method.decode("latin-1"), uri.decode("latin-1"), request.clientproto.decode("latin-1")
-        )
-        headers = httputil.HTTPHeaders()
-        for name, values in request.requestHeaders.getAllRawHeaders():
-            for value in values:
-                headers.add(name.decode("latin-1"), value.decode("latin-1"))
-        self._announced = body_length(headers) or 0
         try:
+            start_line = httputil.RequestStartLine(
+                request.method.decode("latin-1"), self._target(), request.clientproto.decode("latin-1")
+            )
+            headers = httputil.HTTPHeaders()
+            for name, values in request.requestHeaders.getAllRawHeaders():
+                for value in values:
+                    headers.add(name.decode("latin-1"), value.decode("latin-1"))
+            self._announced = body_length(headers) or 0
             self._delegate = self._resource.application.start_request(self, self)
             self._wait_for(self._delegate.headers_received(start_line, headers))
         except Exception:
             self._refuse(Failure())
+
+    def _target(self) -> str:
+        """The target as the application sees it; our own server lets no other ones through either."""
+        target: bytes = self._request.uri
+        if not _TARGET.fullmatch(target):
+            raise httputil.HTTPInputError("Malformed HTTP request line: invalid target")
+        depth = len(self._request.prepath)
+        if self._resource.strip_prefix and depth:
+            # Without the query, whose slashes are no part of the path.
+            path, mark, query = target.partition(b"?")
+            target = b"/" + b"/".join(path.split(b"/")[depth + 1 :]) + mark + query
+        return target.decode("ascii")
 
     def forward_content(self) -> None:
         """Open, and feed the application with the body that twisted.web has collected."""
@@ -243,8 +257,7 @@ class _Forwarded(httputil.HTTPConnection):
             self._pending.append(chunk)
             return
         self._received += len(chunk)
-        limit = self._max_body_size
-        if limit is not None and max(self._announced, self._received) > limit:
+        if max(self._announced, self._received) > self._max_body_size:
             self._refuse(Failure(httputil.HTTPInputError("body too large", status=413)))
             return
         try:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from twisted.internet import reactor
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from cycloneish.resource import StreamingRequest, to_resource
 from cycloneish.web import FallbackHandler, RequestHandler, StaticFileHandler
 from tests.security.support import (
+    Peer,
     RecordingApplication,
+    Response,
     SecurityTestCase,
     request,
 )
@@ -110,3 +118,49 @@ class CookieFloodTest(SecurityTestCase):
             self.assertEqual((answer.status, answer.body), (200, b"first"))
         self.assertEqual(kept, [1000, 1])
         self.assertEqual(self.logs.serious, [])
+
+
+class Target(RequestHandler):
+    """Answers with the target and the length of the body."""
+
+    def get(self) -> None:
+        self.write(f"{self.request.uri} {len(self.request.body)}")
+
+    post = get
+
+
+class ResourceTest(SecurityTestCase):
+    """An application in a site of twisted.web, which lets more through than our own server."""
+
+    async def asked(self, data: bytes, streaming: bool = False) -> Response:
+        root = Resource()
+        root.putChild(b"app", to_resource(RecordingApplication([("/.*", Target)]), strip_prefix=True))
+        site = Site(root, requestFactory=StreamingRequest if streaming else Request)
+        self.patch(site, "displayTracebacks", True)
+        port = reactor.listenTCP(0, site, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        peer = await connectProtocol(HostnameEndpoint(reactor, "127.0.0.1", port.getHost().port), Peer())
+        peer.send(data)
+        await peer.until_answers(1)
+        peer.drop()
+        await peer.until_closed(1)
+        return peer.answers[0]
+
+    async def test_the_slashes_of_a_query_are_no_path(self) -> None:
+        for target, seen in (("/app?next=/admin/1", "/?next=/admin/1"), ("/app/a/b?c=/d", "/a/b?c=/d")):
+            self.assertEqual((await self.asked(request(target))).body, f"{seen} 0".encode())
+
+    async def test_odd_targets_and_headers_are_refused(self) -> None:
+        for streaming in (False, True):
+            for data in (
+                request("/app/a\x85b", method="POST", body=b"x"),
+                request("/app/a#b", method="POST", body=b"x"),
+                request("/app/a", "X: a\x1bb", method="POST", body=b"x"),
+            ):
+                answer = await self.asked(data, streaming)
+                self.assertEqual((answer.status, answer.body), (400, b""), data)
+        self.assertEqual(self.logs.serious, [])
+
+    async def test_a_body_has_a_limit_without_any_setting(self) -> None:
+        data = request("/app/", "Content-Length: 200000000", method="POST") + b"x"
+        self.assertEqual((await self.asked(data, streaming=True)).status, 413)
