@@ -102,7 +102,7 @@ class ArgumentsMixin(HandlerBase):
             # An optional group of the path that matched nothing is None and stays so.
             return to_unicode(value)
         except UnicodeDecodeError:
-            raise HTTPError(400, "Invalid unicode in %s: %r", name or "url", value[:40]) from None
+            raise HTTPError(400, f"Invalid unicode in {name or 'url'}: {value[:40]!r}") from None
 
     def _all_arguments(self) -> dict[str, list[bytes]]:
         request = self.request

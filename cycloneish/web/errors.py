@@ -146,7 +146,7 @@ def unwrap(error: BaseException) -> BaseException:
             break
         error = inner
     if isinstance(error, HTTPInputError):
-        converted = HTTPError(error.status, "%s", error)
+        converted = HTTPError(error.status, str(error))
         converted.__cause__ = error
         converted.__traceback__ = error.__traceback__
         return converted

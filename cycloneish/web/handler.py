@@ -19,6 +19,7 @@ import traceback
 from asyncio import CancelledError as FutureCancelled
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
+from inspect import isasyncgen, isgenerator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -254,9 +255,15 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
     def _wait(self, waiting: Awaitable[Any], preparing: bool) -> None:
         """Leave the rest of the way to a coroutine, which waits for what a method returned."""
         if not is_awaitable(waiting):
+            method = f"{type(self).__name__}.{'prepare' if preparing else self.request.method.lower()}()"
+            if isgenerator(waiting) or isasyncgen(waiting):
+                raise TypeError(
+                    f"{method} has a yield and is a generator: decorate it with @inlineCallbacks, or make it "
+                    "async def with await"
+                )
             raise TypeError(
-                f"{type(self).__name__}.{'prepare' if preparing else self.request.method.lower()}() returned "
-                f"{waiting!r:.80}; methods return None or something to wait for, and write the response"
+                f"{method} returned {waiting!r:.80}; methods return None or something to wait for, and write "
+                "the response"
             )
         self._watch_connection()
         self._context = copy_context()

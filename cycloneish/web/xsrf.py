@@ -62,7 +62,7 @@ class XsrfMixin(ArgumentsMixin, CookiesMixin, VisitorMixin):
         if settings.get("cross_origin_protection"):
             refusal = self._check_cross_origin(self.check_trusted_origin)
             if refusal is not None:
-                raise HTTPError(403, "%s", refusal)
+                raise HTTPError(403, refusal)
 
     # -- by token ----------------------------------------------------------------------------------
 
@@ -121,12 +121,12 @@ class XsrfMixin(ArgumentsMixin, CookiesMixin, VisitorMixin):
         headers = self.request.headers
         given = self.get_argument("_xsrf", None) or headers.get("X-Xsrftoken") or headers.get("X-Csrftoken")
         if not given:
-            raise HTTPError(403, "'_xsrf' argument missing from %s", self.request.method)
+            raise HTTPError(403, f"'_xsrf' argument missing from {self.request.method}")
         found = _decode(given)
         if found is None or not found.token:
             raise HTTPError(403, "'_xsrf' argument has invalid format")
         if not hmac.compare_digest(found.token, self._get_raw_xsrf_token().token):
-            raise HTTPError(403, "XSRF cookie does not match %s argument", self.request.method)
+            raise HTTPError(403, f"XSRF cookie does not match {self.request.method} argument")
 
     def xsrf_form_html(self) -> str:
         """The hidden field for a form: `{% module xsrf_form_html() %}` in a template."""

@@ -499,6 +499,38 @@ class ErrorTests(SynchronousTestCase):
         self.assertEqual((error.get_message(), error.log_message), ("100%", "100%%"))
         self.assertEqual(str(error), "HTTP 400: Bad Request (100%)")
 
+    def test_a_generator_without_decorator_is_told_what_it_lacks(self) -> None:
+        class Plain(RequestHandler):
+            def get(self) -> Any:
+                yield None
+
+        class Async(RequestHandler):
+            async def get(self) -> Any:
+                yield None
+
+        for handler in (Plain, Async):
+            with Logs() as logs:
+                self.assertEqual(fetch(handler).code, 500)
+            shown = logging.Formatter().formatException(logs.records[0].exc_info)
+            self.assertIn(f"{handler.__name__}.get() has a yield and is a generator", shown)
+
+    def test_our_own_messages_need_no_arguments(self) -> None:
+        # Error pages of JSON interfaces show `log_message` as it is.
+        class Api(RequestHandler):
+            def post(self) -> None:
+                self.write(self.get_argument("a"))
+
+            def write_error(self, status_code: int, **kwargs: Any) -> None:
+                self.finish(kwargs["exc_info"][1].log_message)
+
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        multipart = {"Content-Type": "multipart/form-data; boundary=x"}
+        with Logs():
+            self.assertEqual(fetch(Api, "/", "POST", form, b"a=%ff").body, b"Invalid unicode in a: b'\\xff'")
+            self.assertIn(b"multipart/form-data", fetch(Api, "/", "POST", multipart, b"junk").body)
+            missing = fetch(Api, "/", "POST", form, b"a=1", xsrf_cookies=True)
+        self.assertEqual(missing.body, b"'_xsrf' argument missing from POST")
+
 
 class DisconnectTests(SynchronousTestCase):
     def waiting(self, **attributes: Any) -> tuple[RequestHandler, FakeConnection, Deferred[str]]:
