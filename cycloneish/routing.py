@@ -487,13 +487,13 @@ class RuleRouter(Router):
     def add_rules(self, rules: RuleList) -> None:
         """Append rules, each after :meth:`process_rule`.
 
-        :raises ValueError: a tuple has not two to four items.
+        :raises ValueError: one is neither a rule nor a tuple of two to four items.
         """
         for one in rules:
             if isinstance(one, Rule):
                 rule = one
             else:
-                if len(one) not in (2, 3, 4):
+                if not isinstance(one, list | tuple) or len(one) not in (2, 3, 4):
                     raise ValueError(f"a rule is (matcher, target[, kwargs[, name]]), not {one!r}")
                 matcher = PathMatches(one[0]) if isinstance(one[0], str | re.Pattern) else one[0]
                 rule = Rule(matcher, *one[1:])
@@ -599,7 +599,11 @@ def _compile(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
     if isinstance(pattern, re.Pattern):
         return pattern
     # re caches few patterns and the result is kept, so each is compiled once.
-    return re.compile(pattern if pattern.endswith("$") else pattern + "$")
+    try:
+        return re.compile(pattern if pattern.endswith("$") else pattern + "$")
+    except re.error as error:
+        # Among fifty routes, a position alone does not say which.
+        raise re.error(f"route {pattern!r}: {error.msg}", error.pattern, error.pos) from None
 
 
 def _unquote_or_none(value: str | None) -> bytes | None:

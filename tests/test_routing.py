@@ -257,8 +257,13 @@ class RuleRouterTest(SynchronousTestCase):
         self.assertEqual(matcher.given, {})
         self.assertEqual(found(router, "/pattern/x"), "pattern")
         self.assertEqual(pattern.given, {"path_args": [b"x"], "path_kwargs": {}, "target_kwargs": {"k": 1}})
-        for wrong in (("/a",), ("/a", 1, {}, "n", 5)):
-            self.assertRaises(ValueError, router.add_rules, [wrong])
+        for wrong in (("/a",), ("/a", 1, {}, "n", 5), Target, "/a", None):
+            error = self.assertRaises(ValueError, router.add_rules, [wrong])
+            self.assertIn(repr(wrong), str(error))
+
+    def test_a_pattern_that_is_no_expression_is_named(self):
+        error = self.assertRaises(re.error, PathMatches, "/shop/(")
+        self.assertIn("route '/shop/(': missing )", str(error))
 
     def test_list_of_rules_as_target(self):
         router = RuleRouter(
