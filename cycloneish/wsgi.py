@@ -154,6 +154,9 @@ class WSGIContainer(Mountable):
         length = request.headers.get("Content-Length")
         if body.complete:
             length = str(body.waiting) if length is not None or body.waiting else None
+        elif "X-Consumed-Content-Encoding" in request.headers:
+            # That of the compressed body: the application would take a part for the whole.
+            length = None
         if length is not None:
             environ["CONTENT_LENGTH"] = length
         return environ

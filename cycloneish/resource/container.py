@@ -250,7 +250,7 @@ class _Channel(MountedMessage):
 
 def body_length(headers: httputil.HTTPHeaders) -> int | None:
     """The length that is announced; None when it is not known."""
-    if "Transfer-Encoding" in headers:
+    if "Transfer-Encoding" in headers or "X-Consumed-Content-Encoding" in headers:
         return None
     length = headers.get("Content-Length", "0")
     return int(length) if length.isascii() and length.isdigit() else None

@@ -89,6 +89,12 @@ def body_for(request: HTTPServerRequest, settings: dict[str, Any]) -> BufferedBo
     if content_type[:19].lower() == "multipart/form-data" and "Content-Encoding" not in headers:
         length = headers.get("Content-Length")
         threshold = settings.get("multipart_buffer_size", MULTIPART_BUFFER_SIZE)
-        if length is None or not length.isdigit() or int(length) > threshold:
+        # Of an inflated body (`decompress_request`) only the compressed length is known.
+        if (
+            length is None
+            or not length.isdigit()
+            or int(length) > threshold
+            or "X-Consumed-Content-Encoding" in headers
+        ):
             return FormBody(content_type, settings.get("form_limits") or FormLimits())
     return BufferedBody()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 from typing import Any
 
@@ -12,11 +13,15 @@ from twisted.web.server import Request, Site
 
 from cycloneish.resource import StreamingRequest, to_resource
 from cycloneish.web import FallbackHandler, RequestHandler, StaticFileHandler
+from cycloneish.wsgi import WSGIContainer
 from tests.security.support import (
     Peer,
     RecordingApplication,
     Response,
     SecurityTestCase,
+    multipart,
+    part,
+    post_multipart,
     request,
 )
 
@@ -164,3 +169,37 @@ class ResourceTest(SecurityTestCase):
     async def test_a_body_has_a_limit_without_any_setting(self) -> None:
         data = request("/app/", "Content-Length: 200000000", method="POST") + b"x"
         self.assertEqual((await self.asked(data, streaming=True)).status, 413)
+
+
+class Form(RequestHandler):
+    """Answers with how the form was read."""
+
+    def post(self) -> None:
+        self.write(f"{len(self.request.body)} {len(self.request.files['f'][0].body)}")
+
+
+def wsgi_application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Reads as much as is announced, as WSGI applications do; all where nothing is."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"%d" % len(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH", -1))))]
+
+
+class InflatedLengthTest(SecurityTestCase):
+    """With ``decompress_request``, Content-Length is that of other bytes than the application gets."""
+
+    async def test_a_wsgi_application_is_not_told_the_compressed_length(self) -> None:
+        container = WSGIContainer(wsgi_application)
+        self.addCleanup(container.close)
+        served = self.serve(
+            RecordingApplication([("/.*", FallbackHandler, {"fallback": container})]), decompress_request=True
+        )
+        for size in (1000, 3_000_000):
+            body = gzip.compress(bytes(size))
+            data = request("/", "Content-Encoding: gzip", method="POST", body=body)
+            self.assertEqual((await self.fetch(served, data)).body, b"%d" % size)
+
+    async def test_a_large_form_is_not_kept_in_memory_because_it_is_small_on_the_wire(self) -> None:
+        served = self.serve(RecordingApplication([("/", Form)]), decompress_request=True)
+        body = gzip.compress(multipart(part("f", bytes(3_000_000), "f.bin")))
+        answer = await self.fetch(served, post_multipart(body, "/", "Content-Encoding: gzip"))
+        self.assertEqual(answer.body, b"0 3000000")
