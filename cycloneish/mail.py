@@ -31,7 +31,8 @@ from cycloneish.escape import to_unicode
 
 __all__ = ["ContextFactory", "Message", "sendmail"]
 
-_POLICY = policy.SMTP.clone(max_line_length=76)
+# Twisted's client makes the line ends of SMTP itself.
+_POLICY = policy.SMTP.clone(max_line_length=76, linesep="\n")
 _TIMEOUT = 30.0
 
 
