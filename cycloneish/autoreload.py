@@ -1,28 +1,25 @@
-"""Tornado's `autoreload` on the reactor: start the program anew when one of its files changes.
+"""Start the program anew when one of its files changes: Tornado's `autoreload`, which ``--debug`` uses.
 
 A program calls `start` once its reactor runs, or is itself run by ``python -m cycloneish.autoreload
-script.py``, which also waits for a change when the script cannot be imported. The old code keeps
-running while a changed file does not compile, so that a half-written line costs nothing.
+script.py``, which also waits for a change when the script cannot be imported. `cycloneish.service` uses
+`Watcher` instead, to stop in order first. The old code keeps running while a changed file does not compile,
+so that a half-written line costs nothing.
 
-Counterpart: `tornado.autoreload`. ``twistd cycloneish --debug`` does the same without this module.
+Counterpart: `tornado.autoreload`.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-
-if __name__ == "__main__" and sys.path and sys.path[0] == os.path.dirname(__file__):
-    # `python cycloneish/autoreload.py` puts this directory first, and `import http` would then find ours.
-    del sys.path[0]
-
 import importlib
 import importlib.util
+import os
 import runpy
+import sys
+import sysconfig
 import time
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from twisted.internet.interfaces import IReactorTime
@@ -30,47 +27,113 @@ from twisted.internet.task import LoopingCall
 
 from cycloneish.log import gen_log
 
-__all__ = ["add_reload_hook", "main", "start", "wait", "watch"]
+__all__ = [
+    "Watcher",
+    "add_reload_hook",
+    "main",
+    "restart",
+    "start",
+    "stop",
+    "wait",
+    "was_restarted",
+    "watch",
+    "watch_traceback",
+]
 
 _USAGE = """usage:
   python -m cycloneish.autoreload [--until-success] -m package.module [arguments]
   python -m cycloneish.autoreload [--until-success] path/to/script.py [arguments]"""
 
+_INTERVAL = 0.5  # seconds between two looks at the files
+_RESTARTED = "CYCLONEISH_RESTARTED"  # set in the environment of a program that was started anew
+_INSTALLED = tuple(
+    sysconfig.get_path(place) + os.sep for place in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+
 _watched_files: set[str] = set()
 _reload_hooks: list[Callable[[], None]] = []
-_loop: LoopingCall | None = None
-_reload_attempted = False
-# Set while `main` runs the script: the command line to start again is then ours, not the script's.
-_wrapper_argv: list[str] | None = None
+_watcher: Watcher | None = None
+
+
+class Watcher:
+    """Looks at the files of the program and calls back once, when a restart makes sense.
+
+    :param on_change: called with no argument when files have changed and all of them compile.
+
+    Watched are the files of all imported modules, except those of Python and of installed packages, and the
+    files named with `watch`.
+    """
+
+    def __init__(self, on_change: Callable[[], object]) -> None:
+        self._on_change = on_change
+        self._times: dict[str, float] = {}
+        self._call = LoopingCall(self.look)
+        self._changed()
+
+    def start(self, clock: IReactorTime, interval: float = _INTERVAL) -> None:
+        """Begin to look, every *interval* seconds."""
+        self._call.clock = clock
+        self._call.start(interval, now=False)
+
+    def stop(self) -> None:
+        """Look no more; harmless when it does not."""
+        if self._call.running:
+            self._call.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether it looks."""
+        return bool(self._call.running)
+
+    def look(self) -> bool:
+        """One look; whether it has called back."""
+        changed = self._changed()
+        problems = [problem for path in changed if (problem := _syntax_problem(path)) is not None]
+        if problems:
+            gen_log.error("not restarting, the old code keeps running: %s", problems[0])
+        if not changed or problems:
+            return False
+        gen_log.info("%s modified; restarting server", ", ".join(changed))
+        self.stop()
+        self._on_change()
+        return True
+
+    def _changed(self) -> list[str]:
+        """Files whose time differs from the last look's; none at the first."""
+        found = []
+        for path in _files():
+            try:
+                modified = os.stat(path).st_mtime
+            except OSError:
+                continue  # an editor may be about to put the new file there
+            if self._times.setdefault(path, modified) != modified:
+                self._times[path] = modified
+                found.append(path)
+        return found
 
 
 def start(check_time: int = 500, *, reactor: IReactorTime | None = None) -> None:
-    """Begin to look at the files.
+    """Begin to look at the files, see `Watcher`, and start the program anew when they change.
 
     :param check_time: milliseconds between two looks.
-
-    Watched are the files of all imported modules, and those named with `watch`.
     """
-    global _loop
-    if _loop is not None and _loop.running:
+    global _watcher
+    if _watcher is not None and _watcher.running:
         return
     if reactor is None:
         from twisted.internet import reactor as default_reactor
 
         reactor = cast("IReactorTime", default_reactor)
-    times: dict[str, float] = {}
-    _reload_on_update(times)
-    _loop = LoopingCall(_reload_on_update, times)
-    _loop.clock = reactor
-    _loop.start(check_time / 1000, now=False)
+    _watcher = Watcher(restart)
+    _watcher.start(reactor, check_time / 1000)
 
 
 def stop() -> None:
     """Look no more (ours; for tests and programs that stop their reactor by themselves)."""
-    global _loop
-    if _loop is not None and _loop.running:
-        _loop.stop()
-    _loop = None
+    global _watcher
+    if _watcher is not None:
+        _watcher.stop()
+    _watcher = None
 
 
 def wait() -> None:
@@ -78,15 +141,25 @@ def wait() -> None:
 
     Not to be called while a reactor runs, which would be blocked.
     """
-    times: dict[str, float] = {}
-    while True:
-        _reload_on_update(times)
-        time.sleep(0.5)
+    watcher = Watcher(restart)
+    while not watcher.look():
+        time.sleep(_INTERVAL)
 
 
 def watch(filename: str) -> None:
     """Watch *filename* as well; the files of imported modules are watched anyway."""
-    _watched_files.add(filename)
+    # The program may go to another directory.
+    _watched_files.add(os.path.abspath(filename))
+
+
+def watch_traceback(error: BaseException) -> None:
+    """Watch the files that *error* came through: one that cannot be imported is in no list of modules."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        files.append(error.filename)
+    for file in files:
+        if os.path.exists(file):
+            watch(file)
 
 
 def add_reload_hook(fn: Callable[[], None]) -> None:
@@ -94,77 +167,42 @@ def add_reload_hook(fn: Callable[[], None]) -> None:
     _reload_hooks.append(fn)
 
 
-def _reload_on_update(times: dict[str, float]) -> None:
-    """One look at the files; *times* holds what the looks before have seen."""
-    if _reload_attempted:
-        return
-    changed = [path for path in _files() if _has_changed(times, path)]
-    if not changed:
-        return
-    for path in changed:
-        problem = _syntax_error(path)
-        if problem is not None:
-            gen_log.error("%s modified, but not restarting before it compiles: %s", path, problem)
-            return
-    gen_log.info("%s modified; restarting server", ", ".join(changed))
-    _reload()
+def was_restarted() -> bool:
+    """Whether this process came from `restart`, and so is being worked on."""
+    return _RESTARTED in os.environ
 
 
-def _files() -> set[str]:
-    files = set(_watched_files)
+def restart() -> None:
+    """Become the same program again, with the command line the interpreter was given. Does not return."""
+    for hook in _reload_hooks:
+        hook()
+    os.environ[_RESTARTED] = "1"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 (our own command line)
+
+
+def _files() -> Iterator[str]:
+    yield from _watched_files
     for module in list(sys.modules.values()):
         # Some modules replace themselves in sys.modules by objects that have answers to everything.
-        if isinstance(module, types.ModuleType):
-            path = getattr(module, "__file__", None)
-            if isinstance(path, str):
-                files.add(path[:-1] if path.endswith((".pyc", ".pyo")) else path)
-    return files
+        path = getattr(module, "__file__", None) if isinstance(module, types.ModuleType) else None
+        if isinstance(path, str) and not path.startswith(_INSTALLED):
+            yield path[:-1] if path.endswith((".pyc", ".pyo")) else path
 
 
-def _has_changed(times: dict[str, float], path: str) -> bool:
-    try:
-        modified = os.stat(path).st_mtime
-    except OSError:
-        return False  # an editor may be about to put the new file there
-    known = times.setdefault(path, modified)
-    times[path] = modified
-    return known != modified
-
-
-def _syntax_error(path: str) -> str | None:
+def _syntax_problem(path: str) -> str | None:
+    """Why *path* cannot be compiled as Python, or None (also for files of other kinds)."""
     if not path.endswith(".py"):
         return None
     try:
         with open(path, "rb") as source:
             compile(source.read(), path, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
-        return str(error)
+        return f"{path}: {error}"
     except OSError:
         return None
     return None
-
-
-def _reload() -> None:
-    """Become the same program again. Does not return."""
-    global _reload_attempted
-    _reload_attempted = True
-    for hook in _reload_hooks:
-        hook()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *_command_line()])  # noqa: S606 (our own command line)
-
-
-def _command_line() -> list[str]:
-    """Arguments for the interpreter that start this program again, with the same sys.path."""
-    if _wrapper_argv is not None:
-        return ["-m", "cycloneish.autoreload", *_wrapper_argv]
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    if spec is not None and spec.name != "__main__":
-        # Run with -m, which Python has replaced in sys.argv by the file's path. (A directory or a zip
-        # file has a spec as well, whose name is "__main__".)
-        return ["-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
-    return list(sys.argv)
 
 
 def main() -> None:
@@ -178,13 +216,7 @@ def main() -> None:
     When it ends, or cannot be imported, the next change starts it again; with ``--until-success`` not
     after it ended with the status 0.
     """
-    global _wrapper_argv
     arguments = sys.argv[1:]
-    # Under the importable name, as what the script imports is another copy of this module than the one
-    # that runs.
-    importable = importlib.import_module("cycloneish.autoreload")
-    _wrapper_argv = arguments.copy()
-    vars(importable)["_wrapper_argv"] = _wrapper_argv
     until_success = arguments[:1] == ["--until-success"]
     if until_success:
         arguments.pop(0)
@@ -207,7 +239,7 @@ def main() -> None:
         gen_log.info("Script exited with status %s", status)
     except Exception as error:
         gen_log.warning("Script exited with uncaught exception", exc_info=True)
-        _watch_traceback(error)
+        watch_traceback(error)
     else:
         status = 0
         gen_log.info("Script exited normally")
@@ -216,30 +248,22 @@ def main() -> None:
     _watch_command(command[0], is_module)
     if until_success and not status:
         return
-    importable.wait()
-
-
-def _watch_traceback(error: BaseException) -> None:
-    """Watch the files that *error* came through: one that cannot be imported is in no module list."""
-    importable = sys.modules["cycloneish.autoreload"]
-    for frame in traceback.extract_tb(error.__traceback__):
-        importable.watch(frame.filename)
-    if isinstance(error, SyntaxError) and error.filename:
-        importable.watch(error.filename)
+    wait()
 
 
 def _watch_command(name: str, is_module: bool) -> None:
-    importable = sys.modules["cycloneish.autoreload"]
+    """Watch what was run: it is in no list of modules any more."""
     if not is_module:
-        importable.watch(name)
+        watch(name)
         return
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return
     if spec is not None and spec.origin is not None:
-        importable.watch(spec.origin)
+        watch(spec.origin)
 
 
 if __name__ == "__main__":
-    main()
+    # What the script imports is not this copy of the module, and must be the one that knows what to watch.
+    importlib.import_module("cycloneish.autoreload").main()

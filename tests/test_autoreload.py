@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 import cycloneish
+import twisted
 from cycloneish import autoreload
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(cycloneish.__file__)))
@@ -22,10 +23,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(cycloneish.__file__)))
 class WatchTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.reloads: list[bool] = []
-        self.patch(autoreload, "_reload", lambda: self.reloads.append(True))
+        self.restarts: list[bool] = []
+        self.patch(autoreload, "restart", lambda: self.restarts.append(True))
         self.patch(autoreload, "_watched_files", set())
-        self.patch(autoreload, "_reload_attempted", False)
         # Files of the test's own, so that an editor elsewhere does not disturb it.
         self.patch(autoreload, "_files", lambda: autoreload._watched_files)
         self.addCleanup(autoreload.stop)
@@ -41,27 +41,31 @@ class WatchTests(SynchronousTestCase):
         autoreload.watch(self.file)
         autoreload.start(100, reactor=self.clock)
 
-    def test_a_change_reloads(self) -> None:
+    def test_a_change_restarts_once(self) -> None:
         self.start()
         self.clock.advance(1)
-        self.assertEqual(self.reloads, [])
+        self.assertEqual(self.restarts, [])
         self.write("a = 2", 1)
         with self.assertLogs("cycloneish.general", "INFO") as logs:
             self.clock.advance(0.1)
-        self.assertEqual(self.reloads, [True])
+        self.assertEqual(self.restarts, [True])
         self.assertIn("modified; restarting server", logs.output[0])
+        self.write("a = 3", 2)
+        self.clock.pump([0.1] * 5)
+        self.assertEqual(self.restarts, [True])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_syntax_error_keeps_the_old_code_until_it_is_mended(self) -> None:
         self.start()
         self.write("a = (", 1)
         with self.assertLogs("cycloneish.general", "ERROR") as logs:
             self.clock.advance(0.1)
-        self.assertIn("not restarting", logs.output[0])
-        self.clock.advance(1)
-        self.assertEqual(self.reloads, [])
+        self.assertIn("the old code keeps running", logs.output[0])
+        self.clock.pump([0.1] * 5)
+        self.assertEqual(self.restarts, [])
         self.write("a = 3", 2)
         self.clock.advance(0.1)
-        self.assertEqual(self.reloads, [True])
+        self.assertEqual(self.restarts, [True])
 
     def test_a_file_that_is_away_for_a_moment(self) -> None:
         self.start()
@@ -69,69 +73,70 @@ class WatchTests(SynchronousTestCase):
         self.clock.advance(0.1)
         self.write("a = 1")
         self.clock.advance(0.1)
-        self.assertEqual(self.reloads, [])
+        self.assertEqual(self.restarts, [])
 
     def test_starting_twice_watches_once(self) -> None:
         self.start()
         self.start()
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
-    def test_nothing_after_a_reload_was_tried(self) -> None:
-        self.start()
-        self.patch(autoreload, "_reload_attempted", True)
-        self.write("a = 2", 1)
-        self.clock.advance(0.1)
-        self.assertEqual(self.reloads, [])
-
-    def test_wait_blocks_until_a_change(self) -> None:
+    def test_a_watcher_calls_back_whoever_asked(self) -> None:
         autoreload.watch(self.file)
+        calls: list[str] = []
+        watcher = autoreload.Watcher(lambda: calls.append("changed"))
+        watcher.start(self.clock)
+        self.write("a = 2", 1)
+        self.clock.advance(0.5)
+        self.assertEqual((calls, self.restarts), (["changed"], []))
+        watcher.stop()
 
-        class ReloadedError(Exception):
-            pass
+    def test_wait_blocks_until_a_change_that_compiles(self) -> None:
+        autoreload.watch(self.file)
+        texts = ["a = (", "a = (2", "a = (2)"]
+        self.patch(autoreload.time, "sleep", lambda _: self.write(texts[0], 10 - len(texts)) or texts.pop(0))
+        with self.assertLogs("cycloneish.general", "ERROR"):
+            autoreload.wait()
+        self.assertEqual((self.restarts, texts), ([True], []))
 
-        def reload() -> None:
-            raise ReloadedError
+    def test_the_files_of_a_traceback_are_watched(self) -> None:
+        try:
+            raise SyntaxError("half a line", (self.file, 1, 1, "x = ("))
+        except SyntaxError as error:
+            autoreload.watch_traceback(error)
+        self.assertEqual(autoreload._watched_files, {self.file, os.path.abspath(__file__)})
 
-        self.patch(autoreload, "_reload", reload)
-        self.patch(autoreload.time, "sleep", lambda seconds: self.write("a = 2", 1))
-        self.assertRaises(ReloadedError, autoreload.wait)
+    def test_a_relative_name_stays_what_it_was(self) -> None:
+        autoreload.watch("here.conf")
+        self.assertEqual(autoreload._watched_files, {os.path.abspath("here.conf")})
 
     def test_files_that_are_no_python_are_not_compiled(self) -> None:
-        self.assertIsNone(autoreload._syntax_error("/no/such/template.html"))
-        self.assertIsNone(autoreload._syntax_error("/no/such/file.py"))
+        self.assertIsNone(autoreload._syntax_problem("/no/such/template.html"))
+        self.assertIsNone(autoreload._syntax_problem("/no/such/file.py"))
 
 
 class ProcessTests(SynchronousTestCase):
-    def test_modules_are_watched(self) -> None:
-        self.assertIn(autoreload.__file__, autoreload._files())
+    def test_modules_are_watched_but_for_installed_ones(self) -> None:
         module = types.ModuleType("odd")
         module.__file__ = "/x/odd.pyc"
         self.patch(sys, "modules", {**sys.modules, "odd": module, "odder": object()})
-        self.assertIn("/x/odd.py", autoreload._files())
+        files = set(autoreload._files())
+        self.assertIn("/x/odd.py", files)
+        self.assertIn(os.path.abspath(__file__), files)
+        self.assertNotIn(twisted.__file__, files)
+        self.assertNotIn(os.__file__, files)
 
     def test_hooks_run_before_the_program_is_replaced(self) -> None:
         calls: list[Any] = []
         self.patch(autoreload, "_reload_hooks", [])
-        self.patch(autoreload, "_reload_attempted", False)
+        self.patch(os, "environ", {})
         autoreload.add_reload_hook(lambda: calls.append("hook"))
-        self.patch(autoreload.os, "execv", lambda program, arguments: calls.append((program, arguments)))
-        self.patch(sys, "argv", ["server.py", "--port=1"])
-        self.patch(sys.modules["__main__"], "__spec__", None)
-        autoreload._reload()
-        self.assertEqual(calls, ["hook", (sys.executable, [sys.executable, "server.py", "--port=1"])])
-
-    def test_a_module_is_run_as_a_module_again(self) -> None:
-        self.patch(sys, "argv", ["/x/pkg/__main__.py", "a"])
-        for name, arguments in [
-            ("pkg.__main__", ["-m", "pkg", "a"]),
-            ("pkg.tool", ["-m", "pkg.tool", "a"]),
-            ("__main__", ["/x/pkg/__main__.py", "a"]),
-        ]:
-            spec = types.SimpleNamespace(name=name)
-            self.patch(sys.modules["__main__"], "__spec__", spec)
-            self.assertEqual(autoreload._command_line(), arguments)
-        self.patch(autoreload, "_wrapper_argv", ["-m", "pkg", "a"])
-        self.assertEqual(autoreload._command_line(), ["-m", "cycloneish.autoreload", "-m", "pkg", "a"])
+        self.patch(os, "execv", lambda program, arguments: calls.append((program, arguments)))
+        self.patch(sys, "orig_argv", ["python3", "-X", "dev", "server.py", "--port=1"])
+        self.assertFalse(autoreload.was_restarted())
+        autoreload.restart()
+        arguments = [sys.executable, "-X", "dev", "server.py", "--port=1"]
+        self.assertEqual(calls, ["hook", (sys.executable, arguments)])
+        self.assertTrue(autoreload.was_restarted())
 
 
 class CommandTests(SynchronousTestCase):
@@ -171,7 +176,7 @@ class CommandTests(SynchronousTestCase):
         print(os.path.basename(sys.argv[0]), sys.argv[1:], __name__, flush=True)
         if "AGAIN" not in os.environ:
             os.environ["AGAIN"] = "1"
-            cycloneish.autoreload._reload()
+            cycloneish.autoreload.restart()
         else:
             os._exit(0)
         """

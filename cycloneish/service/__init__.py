@@ -2,8 +2,8 @@
 
 One subject per file: :mod:`~cycloneish.service.options` the command line, :mod:`~cycloneish.service.loading`
 finding the application by its name, :mod:`~cycloneish.service.web` the service that opens and closes ports,
-:mod:`~cycloneish.service.reload` the restart when a file changes, :mod:`~cycloneish.service.logs` what is
-logged where, and :mod:`~cycloneish.service.plugin` what ``twistd`` calls.
+:mod:`~cycloneish.service.program` one run from there to the exit status, :mod:`~cycloneish.service.logs`
+what is logged where, and :mod:`~cycloneish.service.plugin` what ``twistd`` calls.
 
 A program that assembles its own Twisted service tree uses :class:`WebService` directly::
 

@@ -7,6 +7,7 @@ calling a factory (:func:`make_app`) happens when the service starts, as it may 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 import traceback
@@ -82,10 +83,25 @@ def make_app(
         return found
     if not callable(found):
         raise NotAnApp(f"{name} is {found!r}, neither an Application nor a function that makes one")
+    _check_arguments(found, name, factory_options)
     app = yield as_deferred(found(**factory_options))
+    if app is None:
+        raise NotAnApp(f"{name} gave None: does it return the application?")
     if not is_app(app):
         raise NotAnApp(f"{name} gave {app!r}, which is no Application")
     return app
+
+
+def _check_arguments(factory: Callable[..., Any], name: str, factory_options: dict[str, Any]) -> None:
+    """Tell a factory that wants arguments, or a class that is none, from one that fails inside."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return  # written in C, and does not say
+    try:
+        signature.bind(**factory_options)
+    except TypeError as error:
+        raise NotAnApp(f"{name} cannot be called the way --app does it: {error}") from None
 
 
 def import_problem(error: BaseException) -> str:

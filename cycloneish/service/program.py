@@ -11,12 +11,12 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
+from cycloneish import autoreload
 from cycloneish.options import Error as OptionsError
 from cycloneish.options import options as global_options
 from cycloneish.service import logs
-from cycloneish.service.loading import AppNotFound, import_problem, load_object
+from cycloneish.service.loading import AppNotFound, NotAnApp, import_problem, load_object
 from cycloneish.service.options import RunOptions
-from cycloneish.service.reload import Reloader, restart, wait_for_change, was_restarted
 from cycloneish.service.web import CannotStart, WebService
 
 __all__ = ["Program"]
@@ -38,7 +38,6 @@ class Program:
         self.exit_status = 0
         #: Whether it shall be started anew instead.
         self.restarts = False
-        self._reloader: Reloader | None = None
         # First of all, so that a configuration file finds the log set up and adds no second output.
         logs.set_up(requests=bool(options["access-log"]))
         source = self._load(options.app_name)
@@ -61,7 +60,7 @@ class Program:
     def finish(self) -> None:
         """End the process as this run asks: restart, or exit with status 1; return where all went well."""
         if self.restarts:
-            restart()
+            autoreload.restart()
         if self.exit_status:
             logging.shutdown()
             sys.stdout.flush()
@@ -77,16 +76,17 @@ class Program:
         except Exception as error:
             sys.stderr.write(import_problem(error))
             sys.stderr.write(f"cycloneish: {name} could not be imported, see above\n")
-            if self.options["debug"] and was_restarted():
+            if self.options["debug"] and autoreload.was_restarted():
                 sys.stderr.write("cycloneish: waiting for a file to change\n")
                 sys.stderr.flush()
-                wait_for_change(error)
-                restart()
+                autoreload.watch_traceback(error)
+                autoreload.wait()
             raise SystemExit(1) from None
 
     def _read_config(self, file: str | None) -> None:
         if file is None:
             return
+        autoreload.watch(file)
         try:
             global_options.parse_config_file(file)
         except (OSError, SyntaxError, NameError, ValueError, TypeError, OptionsError) as error:
@@ -94,15 +94,14 @@ class Program:
 
     def _started(self, _: None) -> None:
         if self.options["debug"]:
-            watched = [self.options["config"]] if self.options["config"] else []
-            self._reloader = Reloader(self._restart, self._reactor, watched)
-            self._reloader.start()
-            self._reactor.addSystemEventTrigger("before", "shutdown", self._reloader.stop)
+            watcher = autoreload.Watcher(self._restart)
+            watcher.start(self._reactor)
+            self._reactor.addSystemEventTrigger("before", "shutdown", watcher.stop)
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             return  # stopped by hand while it started
-        if failure.check(CannotStart):
+        if failure.check(CannotStart, NotAnApp):
             log.critical("%s", failure.value)
         else:
             log.critical("%s could not be started", self.service.label, exc_info=failure.value)

@@ -74,3 +74,19 @@ class LoadingTest(SynchronousTestCase):
     def test_neither_app_nor_function_is_told(self) -> None:
         failure = self.failureResultOf(make_app(7, "here:seven", {}), NotAnApp)
         self.assertIn("here:seven is 7", str(failure.value))
+
+    def test_a_function_that_forgot_its_return_is_told(self) -> None:
+        failure = self.failureResultOf(make_app(lambda: None, "here:make_app", {}), NotAnApp)
+        self.assertEqual(str(failure.value), "here:make_app gave None: does it return the application?")
+
+    def test_what_wants_other_arguments_is_told_apart_from_what_fails_inside(self) -> None:
+        def wants(settings: object) -> None:
+            raise AssertionError("never called")
+
+        def fails() -> None:
+            raise TypeError("from inside")
+
+        failure = self.failureResultOf(make_app(wants, "here:wants", {}), NotAnApp)
+        self.assertIn("here:wants cannot be called the way --app does it: missing a", str(failure.value))
+        self.assertIn("'settings'", str(failure.value))
+        self.assertEqual(str(self.failureResultOf(make_app(fails, "here", {})).value), "from inside")
