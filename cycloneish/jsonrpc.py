@@ -77,7 +77,7 @@ class JsonrpcRequestHandler(RequestHandler):
         """
         try:
             message = json_decode(self.request.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter for lists in lists in lists
             raise HTTPError(400, "JSON-RPC: %s", error) from None
         if isinstance(message, list):
             await self._answer_batch(message, args)

@@ -11,6 +11,7 @@ from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
+from cycloneish.jsonrpc import JsonrpcRequestHandler
 from cycloneish.resource import StreamingRequest, to_resource
 from cycloneish.web import FallbackHandler, RequestHandler, StaticFileHandler
 from cycloneish.wsgi import WSGIContainer
@@ -203,3 +204,13 @@ class InflatedLengthTest(SecurityTestCase):
         body = gzip.compress(multipart(part("f", bytes(3_000_000), "f.bin")))
         answer = await self.fetch(served, post_multipart(body, "/", "Content-Encoding: gzip"))
         self.assertEqual(answer.body, b"0 3000000")
+
+
+class DeepJsonTest(SecurityTestCase):
+    """Brackets in brackets are the client's mistake, and no error of this program."""
+
+    async def test_deeply_nested_json_is_a_400_without_a_traceback(self) -> None:
+        served = self.serve(RecordingApplication([("/", JsonrpcRequestHandler)]))
+        answer = await self.fetch(served, request("/", method="POST", body=b"[" * 200_000))
+        self.assertEqual(answer.status, 400)
+        self.assertEqual(self.logs.serious, [])
