@@ -173,7 +173,7 @@ def _source(file: str, line: int, module: Any, redactor: Redactor) -> list[tuple
 
 
 def _locals(frame: Any) -> list[tuple[Any, Any]]:
-    """The first local variables of a function's frame; a class body may have any mapping, with its own code."""
+    """The first local variables of a function's frame; a class body may have a mapping with its own code."""
     variables: Any = getattr(frame, "f_locals", None)
     if type(variables) not in (dict, _LOCALS) or frame.f_code.co_name == "<module>":
         return []
