@@ -359,7 +359,7 @@ class HTTPServer(Factory, TornadoServer):
         """Begin a request on *server_conn* that is answered through *request_conn*."""
         delegate = self._delegate.start_request(server_conn, request_conn)
         if self.decompress_request:
-            delegate = DecompressingDelegate(delegate, request_conn, self.limits)
+            delegate = DecompressingDelegate(delegate, request_conn, self.limits, self.reactor)
         if self.xheaders:
             delegate = _ProxyDelegate(delegate, request_conn, self.trusted_downstream)
         return delegate

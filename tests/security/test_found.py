@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 from typing import Any
 
@@ -13,7 +14,7 @@ from twisted.web.server import Request, Site
 
 from cycloneish.jsonrpc import JsonrpcRequestHandler
 from cycloneish.resource import StreamingRequest, to_resource
-from cycloneish.web import FallbackHandler, RequestHandler, StaticFileHandler
+from cycloneish.web import FallbackHandler, RequestHandler, StaticFileHandler, stream_request_body
 from cycloneish.wsgi import WSGIContainer
 from tests.security.support import (
     Peer,
@@ -214,3 +215,36 @@ class DeepJsonTest(SecurityTestCase):
         answer = await self.fetch(served, request("/", method="POST", body=b"[" * 200_000))
         self.assertEqual(answer.status, 400)
         self.assertEqual(self.logs.serious, [])
+
+
+@stream_request_body
+class Pieces(RequestHandler):
+    """Notes how much of its body came in one turn of the reactor, at most, and how much in all."""
+
+    def prepare(self) -> None:
+        self.most = self.now = self.total = 0
+
+    def data_received(self, chunk: bytes) -> None:
+        if not self.now:
+            reactor.callLater(0, self._next_turn)
+        self.now += len(chunk)
+        self.total += len(chunk)
+        self.most = max(self.most, self.now)
+
+    def _next_turn(self) -> None:
+        self.now = 0
+
+    def post(self) -> None:
+        self.write({"most": self.most, "total": self.total})
+
+
+class InflatingInTurnsTest(SecurityTestCase):
+    """One read of 64 KiB can hold 64 MiB: they are not inflated while everybody else waits."""
+
+    async def test_a_bomb_leaves_the_others_their_turn(self) -> None:
+        served = self.serve(RecordingApplication([("/", Pieces)]), decompress_request=True)
+        body = gzip.compress(bytes(20_000_000))
+        data = request("/", "Content-Encoding: gzip", method="POST", body=body)
+        answer = json.loads((await self.fetch(served, data)).body)
+        self.assertEqual(answer["total"], 20_000_000)
+        self.assertLess(answer["most"], 3_000_000)
