@@ -139,7 +139,12 @@ class RedisTest(SynchronousTestCase):
 
         from cycloneish import redis
 
-        self.assertIs(redis.lazyConnectionPool, txredisapi.lazyConnectionPool)  # type: ignore[attr-defined]
+        self.assertIs(redis.lazyConnectionPool, txredisapi.lazyConnectionPool)
+        self.assertIn("lazyConnectionPool", dir(redis))
+        names: dict[str, Any] = {}
+        exec("from cycloneish.redis import *", names)
+        self.assertIs(names["ConnectionPool"], txredisapi.ConnectionPool)
+        self.assertRaises(AttributeError, getattr, redis, "_private")
 
     def test_without_it_one_error_says_what_to_install(self) -> None:
         without = {name: module for name, module in sys.modules.items() if name != "cycloneish.redis"}
@@ -424,6 +429,8 @@ class KitTest(CycloneTestCase):
 
     def test_without_an_application(self) -> None:
         class Without(CycloneTestCase):
-            pass
+            def test(self) -> None:
+                raise AssertionError("never called")
 
-        self.assertRaises(ValueError, Without)
+        self.assertRaises(ValueError, Without, "test")
+        Without("runTest")  # as pytest does for every class of test cases that a module imports
