@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.mail.smtp import ESMTPSenderFactory
 
 from cycloneish.escape import to_unicode
 
@@ -182,8 +181,10 @@ def sendmail(mailconf: dict[str, Any], message: Message, *, reactor: Any = None)
     if not isinstance(port, int):
         raise ValueError(f"the 'port' of mailconf is a number, not {port!r}")
     username, password = mailconf.get("username"), mailconf.get("password")
+    # Both install a reactor where there is none.
     if reactor is None:
         from twisted.internet import reactor
+    from twisted.mail.smtp import ESMTPSenderFactory
 
     def give_up(_: Deferred[Any]) -> None:
         factory.sendFinished = True  # or it would report the lost connection as well

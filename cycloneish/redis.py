@@ -10,16 +10,31 @@
 
     Application([(r"/", Counter)], redis=redis.lazyConnectionPool())
 
-Its documentation is that of txredisapi. It comes with ``cycloneish[redis]``.
+Its documentation is that of txredisapi. It comes with ``cycloneish[redis]``, and is loaded when the first
+of its names is asked for, as it installs a reactor.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
 try:
-    import txredisapi as _txredisapi
-except ImportError as _error:
-    raise ImportError("cycloneish.redis needs txredisapi: pip install 'cycloneish[redis]'") from _error
+    _found = find_spec("txredisapi")
+except ValueError:  # what is loaded under this name has not come from a file
+    _found = None
+if _found is None:
+    raise ImportError("cycloneish.redis needs txredisapi: pip install 'cycloneish[redis]'")
 
-__all__ = [name for name in vars(_txredisapi) if not name.startswith("_")]
 
-globals().update({_name: getattr(_txredisapi, _name) for _name in __all__})
+def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return __dir__()
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("txredisapi"), name)
+
+
+def __dir__() -> list[str]:
+    return [name for name in vars(import_module("txredisapi")) if not name.startswith("_")]

@@ -344,15 +344,16 @@ class URLSpec(Rule):
     def __init__(
         self,
         pattern: str | re.Pattern[str],
-        handler: Any = None,
+        handler: Any = ...,
         kwargs: dict[str, Any] | None = None,
         name: str | None = None,
         *,
-        handler_class: Any = None,
+        handler_class: Any = ...,
     ) -> None:
-        if handler is None:
+        # None is a handler: that of a route that is only there for its URL.
+        if handler is ...:
             handler = handler_class
-        if handler is None:
+        if handler is ...:
             raise TypeError(f"the route {pattern!r} has no handler")
         matcher = PathMatches(pattern)
         super().__init__(matcher, handler, kwargs, name)
