@@ -19,14 +19,27 @@ from cycloneish.service.program import Program
 __all__ = ["CommandOptions", "main"]
 
 
-class _RunOptions(RunOptions):
+class _Version:
+    """The option that Twisted would answer with its own version."""
+
+    def opt_version(self) -> None:
+        """Show the version and exit."""
+        print(f"cycloneish {cycloneish.version}")
+        raise SystemExit(0)
+
+
+class _RunOptions(_Version, RunOptions):
     """Serve an application in the foreground."""
 
     synopsis = "Usage: cycloneish run [options]"
     optParameters = [["reactor", "r", None, "Which reactor to run on: asyncio, epoll, poll, select, …"]]
 
+    def getSynopsis(self) -> str:
+        # Twisted would put the synopsis of the command in front.
+        return self.synopsis
 
-class CommandOptions(usage.Options):
+
+class CommandOptions(_Version, usage.Options):
     """The command line of ``cycloneish``."""
 
     synopsis = "Usage: cycloneish <command> [options]"
@@ -35,10 +48,9 @@ class CommandOptions(usage.Options):
         ["migrate-imports", None, MigrateOptions, "Rewrite the imports of a Tornado or Cyclone program"],
     ]
 
-    def opt_version(self) -> None:
-        """Show the version and exit."""
-        print(f"cycloneish {cycloneish.version}")
-        raise SystemExit(0)
+    def getSynopsis(self) -> str:
+        # With the mistake in a command's options, that command's help is shown.
+        return self.subOptions.synopsis if self.subCommand else self.synopsis
 
     def postOptions(self) -> None:
         if self.subCommand is None:

@@ -132,6 +132,14 @@ class CommandTest(SynchronousTestCase):
             self.assertIn("ZeroDivisionError: on purpose", output)
             self.assertIn('greeter.py", line 2', output)
 
+    def test_a_factory_that_gives_no_application_is_one_line_and_status_1(self) -> None:
+        self.write("def make_app():\n    pass\n")
+        for program in ("cycloneish", "twistd"):
+            status, output = self.ended("--app", "greeter:make_app", program=program)
+            self.assertEqual(status, 1, output)
+            self.assertIn("greeter:make_app gave None", output)
+            self.assertNotIn("Traceback", output)
+
     def test_a_port_in_use_is_one_line_and_status_1(self) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
@@ -212,6 +220,15 @@ class CommandLineTest(SynchronousTestCase):
         self.assertEqual(status, 2)
         self.assertIn("'fusion'", output)
         self.assertIn("select", output)
+
+    def test_help_and_version_are_those_of_the_command(self) -> None:
+        for command, usage_line in (
+            ("run", "Usage: cycloneish run [options]"),
+            ("migrate-imports", "Usage: cycloneish migrate-imports [--diff | --dry-run] PATH…"),
+        ):
+            for arguments in ((command, "--help"), (command, "--colour")):
+                self.assertEqual(self.run_main(*arguments)[1].splitlines()[0], usage_line)
+        self.assertEqual(self.run_main("run", "--version")[1].strip(), f"cycloneish {cycloneish.version}")
 
     def test_an_unknown_option_is_status_2(self) -> None:
         self.assertEqual(self.run_main("run", "--colour")[0], 2)

@@ -36,6 +36,10 @@ class MigrateOptions(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
         self["paths"] = []
 
+    def getSynopsis(self) -> str:
+        # Twisted would put the synopsis of the command in front.
+        return self.synopsis
+
     def parseArgs(self, *paths: str) -> None:
         if not paths:
             raise usage.UsageError("which files or folders?")
