@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import socket
 import time
 from pathlib import Path
@@ -238,7 +239,7 @@ class CommandLineTest(SynchronousTestCase):
         options.parseOptions([])
         self.assertEqual(options.app_name, DEFAULT_APP)
         self.assertEqual(options["listen"], [DEFAULT_ENDPOINT])
-        self.assertEqual(options.factory_options, {"data": "roundtable-data"})
+        self.assertEqual(options.factory_options, {"data": os.path.abspath("roundtable-data")})
 
     def test_another_application_is_called_without_arguments(self) -> None:
         options = RunOptions()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.python import usage
@@ -66,4 +67,7 @@ class RunOptions(usage.Options):
     @property
     def factory_options(self) -> dict[str, Any]:
         """Keyword arguments for the factory: the demo takes the folder of its data, other factories none."""
-        return {} if self["app"] is not None else {"data": self["data"] or DEFAULT_DATA}
+        if self["app"] is not None:
+            return {}
+        # Absolute, as a daemon goes to another directory before it makes the application.
+        return {"data": os.path.abspath(self["data"] or DEFAULT_DATA)}
