@@ -39,7 +39,7 @@ def run(main: Awaitable[_T], *, reactor: Any = None) -> _T:
     """Run *main* to its end and return its result: `asyncio.run` for a program on Twisted.
 
     If no reactor is installed yet, the asyncio one is, so that *main* may await both Deferreds and asyncio's
-    futures. Ends at once on SIGINT and SIGTERM.
+    futures. SIGINT and SIGTERM cancel *main*, and its `finally` is waited for.
 
     :param main: a coroutine or another awaitable.
     :raises KeyboardInterrupt: a signal ended it.
@@ -48,18 +48,29 @@ def run(main: Awaitable[_T], *, reactor: Any = None) -> _T:
     if reactor is None:
         reactor = _reactor(asyncio_wanted=True)
     outcome: list[Any] = []
+    interrupted: list[bool] = []
 
     def done(result: Any) -> None:
         outcome.append(result)
-        if reactor.running:
+        if reactor.running and not interrupted:
             reactor.stop()
 
     def begin() -> None:
-        drive(main).addBoth(done)
+        running = drive(main)
+        ended = running.addBoth(done)
+
+        def cancel() -> Deferred[None] | None:
+            if outcome:
+                return None
+            running.cancel()
+            interrupted.append(True)
+            return ended
+
+        reactor.addSystemEventTrigger("before", "shutdown", cancel)
 
     reactor.callWhenRunning(begin)
     reactor.run()
-    if not outcome:
+    if interrupted or not outcome:
         raise KeyboardInterrupt
     result = outcome[0]
     if isinstance(result, Failure):

@@ -174,6 +174,27 @@ class RunTest(SynchronousTestCase):
         )
         self.assertIn("KeyboardInterrupt", said)
 
+    def test_a_signal_lets_main_clean_up(self) -> None:
+        said = self.start(
+            """
+            import asyncio, os, signal
+            from cycloneish.ioloop import IOLoop, run
+
+            async def main():
+                IOLoop.current().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await asyncio.sleep(0.01)
+                    print("cleaned up", flush=True)
+
+            run(main())
+            """
+        )
+        self.assertIn("cleaned up", said)
+        self.assertIn("KeyboardInterrupt", said)
+        self.assertNotIn("was destroyed", said)
+
 
 class LocksTest(TestCase):
     def test_condition(self) -> None:
