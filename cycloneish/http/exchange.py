@@ -75,14 +75,18 @@ class ConnectionOwner(Protocol):
         """Forget a connection."""
 
 
+#: Hears nothing: stands in before a delegate is made, and after it has done its work.
+_NOBODY = HTTPMessageDelegate()
+
+
 class HTTP1Exchange(HTTPConnection):
     """One request and its response; the ``request.connection`` of Tornado's API.
 
     Most attributes have their usual value in the class, so that a request only pays for what differs.
     """
 
-    #: Hears of the request; the one in the class hears nothing, for an error in ``start_request``.
-    delegate: HTTPMessageDelegate = HTTPMessageDelegate()
+    #: Hears of the request.
+    delegate: HTTPMessageDelegate = _NOBODY
     #: The client's close() after half of the answer is no error; the handler may ask to be told.
     _close_callback: Callable[[], Any] | None = None
     #: Trailer fields of the request body, once it is read.
@@ -185,6 +189,9 @@ class HTTP1Exchange(HTTPConnection):
         elif not self.started:
             self.keep_alive = False
         self._connection.response_done(self)
+        if self.read_done:
+            # The delegate knows this exchange: no cycle is left to the garbage collector.
+            self.delegate = _NOBODY
 
     def _frame(self, code: int, reason: str, headers: HTTPHeaders) -> bytes:
         """Decide how the body is delimited (RFC 9112 section 6.3) and return the head."""

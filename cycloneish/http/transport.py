@@ -29,7 +29,7 @@ def writer_for(transport: Any) -> Callable[[bytes], None]:
         return transport.write  # type: ignore[no-any-return]
 
     write: Callable[[bytes], None] = transport.write
-    send: Callable[[bytes], object] = transport.writeSomeData
+    send: Callable[[bytes], int] = transport.socket.send
 
     def write_now(data: bytes) -> None:
         # Never ahead of bytes that wait, and never after the connection was given up.
@@ -41,11 +41,12 @@ def writer_for(transport: Any) -> Callable[[bytes], None]:
         ):
             write(data)
             return
-        sent = send(data)
-        if not isinstance(sent, int):  # an error, which the transport finds again and reports
-            write(data)
-        elif sent != len(data):
-            write(memoryview(data)[sent:].tobytes())
+        try:
+            sent = send(data)
+        except OSError:  # the kernel's buffer is full; or an error, which the transport finds again
+            sent = 0
+        if sent != len(data):
+            write(data[sent:])
 
     return write_now
 
