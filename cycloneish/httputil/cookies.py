@@ -44,7 +44,7 @@ def parse_cookie(cookie: str) -> dict[str, str]:
         name, equals, value = piece.partition("=")
         if not equals:
             name, value = "", piece
-        # Only what browsers strip: a name behind another blank is another name, and has no ``__Host-`` prefix.
+        # Only what browsers strip: behind another blank it is another name, without a ``__Host-`` prefix.
         name = name.strip(HTTP_WHITESPACE)
         value = value.strip(HTTP_WHITESPACE)
         if name or value:

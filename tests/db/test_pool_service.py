@@ -14,7 +14,7 @@ from cycloneish.db.postgres import Pool
 
 
 class SlowServer:
-    """A server whose start takes as long as the test wants; stopping waits for it, as the embedded one does."""
+    """A server that starts when the test says so; stopping waits for that, as the embedded one does."""
 
     def __init__(self) -> None:
         self.starting: Deferred[str] = Deferred()

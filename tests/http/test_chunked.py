@@ -8,10 +8,11 @@ from cycloneish.http.chunked import ChunkedReader
 from cycloneish.http.limits import Limits
 from cycloneish.httputil import HTTPInputError
 
+LIMITS = Limits()
 BODY = b'5\r\nhello\r\n6;a=b;c="d;\\"e"\r\n world\r\n00\r\nX-Sum: 7\r\nY:z\r\n\r\n'
 
 
-def read(*pieces: bytes, limits: Limits = Limits(), size: int = 65536) -> tuple[bytes, ChunkedReader]:
+def read(*pieces: bytes, limits: Limits = LIMITS, size: int = 65536) -> tuple[bytes, ChunkedReader]:
     reader = ChunkedReader(limits)
     out = []
     for piece in pieces:
@@ -58,7 +59,7 @@ class Reading(SynchronousTestCase):
 
 
 class Refused(SynchronousTestCase):
-    def refused(self, *pieces: bytes, limits: Limits = Limits()) -> str:
+    def refused(self, *pieces: bytes, limits: Limits = LIMITS) -> str:
         return str(self.assertRaises(HTTPInputError, read, *pieces, limits=limits))
 
     def test_sizes(self) -> None:
