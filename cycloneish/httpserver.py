@@ -27,6 +27,7 @@ from cycloneish.http.exchange import ConnectionContext
 from cycloneish.http.http1 import HTTP1ServerConnection
 from cycloneish.http.limits import Limits
 from cycloneish.http.tornado_server import TornadoServer
+from cycloneish.http.transport import Outbox
 from cycloneish.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -130,6 +131,7 @@ class HTTPServer(Factory, TornadoServer):
         self._tls_options = _tls_options(ssl_options) if ssl_options is not None else None
         self._reactor = reactor
         self._deadlines: Deadlines | None = None
+        self._outbox: Outbox | None = None
         self._ports: list[IListeningPort] = []
         self._pending: list[tuple[Any, ...]] = []
         self._all_closed: list[Deferred[None]] = []
@@ -162,6 +164,13 @@ class HTTPServer(Factory, TornadoServer):
             )
             self._deadlines = Deadlines(self.reactor, shortest)
         return self._deadlines
+
+    @property
+    def outbox(self) -> Outbox:
+        """The connections that have something to send."""
+        if self._outbox is None:
+            self._outbox = Outbox(self.reactor)
+        return self._outbox
 
     # -- opening ports -----------------------------------------------------------------------------
 

@@ -13,13 +13,13 @@ from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.error import CannotListenError
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from cycloneish.http.limits import Limits
-from cycloneish.http.transport import can_half_close, unsent, writer_for
+from cycloneish.http.transport import Outbox, can_half_close, unsent, writer_for
 from cycloneish.httpserver import HTTPRequest, HTTPServer
 from cycloneish.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tests.http.certificates import Authority
@@ -145,7 +145,10 @@ class Settings(SynchronousTestCase):
 
     def test_transports(self) -> None:
         peer = Peer(make_server(Recorder())[0])
-        self.assertEqual(writer_for(peer.transport), peer.transport.write)
+        writer = writer_for(peer.transport, Outbox(Clock()))
+        writer.write(b"at once")
+        writer.flush()
+        self.assertEqual(peer.received(), b"at once")
         self.assertTrue(can_half_close(peer.transport))
         self.assertFalse(can_half_close(object()))
         self.assertEqual(unsent(object()), 0)

@@ -15,6 +15,7 @@ from cycloneish.http.deadlines import Deadlines
 from cycloneish.http.head import RequestHead
 from cycloneish.http.limits import Limits
 from cycloneish.http.response import WriteDeferred, response_head
+from cycloneish.http.transport import Outbox
 from cycloneish.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -60,6 +61,10 @@ class ConnectionOwner(Protocol):
     @property
     def deadlines(self) -> Deadlines:
         """The time-outs of all connections."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """The connections that have something to send."""
 
     @property
     def reactor(self) -> Any:

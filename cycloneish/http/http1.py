@@ -11,7 +11,7 @@ The states that a connection goes through are in :mod:`~cycloneish.http.states`.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError
@@ -27,7 +27,7 @@ from cycloneish.http.exchange import ConnectionContext, ConnectionOwner, HTTP1Ex
 from cycloneish.http.head import CHUNKED, check_partial_head, parse_request_head
 from cycloneish.http.response import WriteDeferred, error_response
 from cycloneish.http.states import ACCEPT, ANSWER, BODY, CLOSED, DETACHED, DRAIN, END, HEAD, LINGER, State
-from cycloneish.http.transport import can_half_close, hang_up, unsent, writer_for
+from cycloneish.http.transport import Writer, can_half_close, hang_up, unsent, writer_for
 from cycloneish.httputil import HTTPInputError
 from cycloneish.iostream import StreamClosedError
 from cycloneish.log import app_log, gen_log, safe_log_text
@@ -45,6 +45,9 @@ class HTTP1ServerConnection(Protocol):
     """
 
     context: ConnectionContext
+    _writer: Writer
+    #: Writes bytes of the current response.
+    send: Callable[[bytes], None]
     _state: State = HEAD
     _exchange: HTTP1Exchange | None = None
     _reader: ChunkedReader | None = None
@@ -85,7 +88,8 @@ class HTTP1ServerConnection(Protocol):
         except (AttributeError, OSError):  # a Unix socket, a transport in memory, a peer that left
             pass
         transport.registerProducer(self, True)
-        self._write_now = writer_for(transport)
+        self._writer = writer_for(transport, self._owner.outbox)
+        self.send = self._writer.write
         self.deadline = self._deadlines.now() + self.limits.idle_connection_timeout
         self._deadlines.add(self)
 
@@ -170,14 +174,6 @@ class HTTP1ServerConnection(Protocol):
 
     # -- what the exchange calls -------------------------------------------------------------------
 
-    def send(self, data: bytes) -> None:
-        """Write bytes of the current response."""
-        if self._buffer:
-            # More requests have arrived: their responses share one packet.
-            self.transport.write(data)  # type: ignore[union-attr]
-        else:
-            self._write_now(data)
-
     def written(self) -> WriteDeferred:
         """A Deferred for what has been sent so far."""
         if not self._lost and not self._write_paused:
@@ -237,6 +233,7 @@ class HTTP1ServerConnection(Protocol):
         self._state = DETACHED
         self._deadlines.remove(self)
         self._successor = successor if successor is not None else Protocol()
+        self._writer.flush()
         transport.unregisterProducer()
         self._fire_waiters()
         rest, self._buffer = self._buffer, b""
@@ -681,6 +678,7 @@ class HTTP1ServerConnection(Protocol):
     def _let_go(self) -> None:
         """Leave the rest of what was written to the transport, and watch that the peer takes it."""
         self.deadline = self._deadlines.now() + self.limits.drain_timeout
+        self._writer.flush()
         self._watch_stall()
         self.transport.unregisterProducer()  # type: ignore[union-attr]
         if self._exchange is None or self._exchange.finished:

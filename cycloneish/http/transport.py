@@ -1,54 +1,121 @@
-"""What the engine knows of Twisted's transports beyond their interfaces.
+"""How the engine writes, and what it knows of Twisted's transports beyond their interfaces.
 
-``transport.write`` buffers, asks the reactor to watch the socket and sends in the next turn: two system
-calls and several layers of Python for a response that the kernel would have taken at once.
-:func:`writer_for` gives the engine a ``write`` that first tries to send, and leaves to the transport
-what the kernel did not take.
+``transport.write`` asks the reactor to watch the socket and sends when the reactor says so: two system
+calls and several layers of Python for a response that the kernel takes at once.  Sending at once, on the
+other hand, wakes the client for each response.  So small responses wait in an :class:`Outbox` until the
+reactor has handed out all that it has read in this turn, and are then sent one after the other, straight to
+the socket.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import ISSLTransport
 
-__all__ = ["can_half_close", "hang_up", "unsent", "writer_for"]
+__all__ = ["Outbox", "TCPWriter", "Writer", "can_half_close", "hang_up", "unsent", "writer_for"]
+
+#: Bytes of one connection that may wait for the end of the turn; more are sent at once, so that the
+#: transport's back-pressure sees them.
+_MAX_WAITING = 16384
 
 
-def writer_for(transport: Any) -> Callable[[bytes], None]:
-    """The fastest correct way to write to *transport*.
+class Outbox:
+    """The connections of one server that have something to send.
 
-    :param transport: any transport.  Only Twisted's own TCP server transport is written to directly;
-        TLS, Unix sockets, test transports and whatever wraps a transport get ``transport.write``.
+    :param reactor: gives ``callLater``.
     """
-    # Not imported: it loads OpenSSL where that is installed, and whoever has such a transport has it loaded.
-    tcp = sys.modules.get("twisted.internet.tcp")
-    if tcp is None or type(transport) is not tcp.Server or not hasattr(transport, "_tempDataBuffer"):
-        return transport.write  # type: ignore[no-any-return]
 
-    write: Callable[[bytes], None] = transport.write
-    send: Callable[[bytes], int] = transport.socket.send
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._writers: list[Writer] = []
 
-    def write_now(data: bytes) -> None:
-        # Never ahead of bytes that wait, and never after the connection was given up.
+    def add(self, writer: Writer) -> None:
+        """Flush *writer* before the reactor waits again."""
+        if not self._writers:
+            self._reactor.callLater(0, self._flush)
+        self._writers.append(writer)
+
+    def _flush(self) -> None:
+        writers, self._writers = self._writers, []
+        for writer in writers:
+            writer.flush()
+
+
+class Writer:
+    """Writes to any transport, as the transport does it.
+
+    :param transport: the transport of one connection.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        """Write *data*, now or at the end of the turn."""
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        """Hand to the transport what waits here."""
+
+
+class TCPWriter(Writer):
+    """Writes to Twisted's own TCP transport: small pieces at the end of the turn, and straight to the socket.
+
+    :param outbox: collects what is to be sent in this turn.
+    """
+
+    def __init__(self, transport: Any, outbox: Outbox) -> None:
+        super().__init__(transport)
+        self._outbox = outbox
+        self._waiting: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        if not self._waiting:
+            self._outbox.add(self)
+        self._waiting.append(data)
+        self._size += len(data)
+        if self._size > _MAX_WAITING:
+            self.flush()
+
+    def flush(self) -> None:
+        waiting = self._waiting
+        if not waiting:
+            return
+        data = waiting[0] if len(waiting) == 1 else b"".join(waiting)
+        self._waiting = []
+        self._size = 0
+        transport = self._transport
         if (
             transport._tempDataBuffer
             or transport.dataBuffer
             or transport.disconnecting
             or not transport.connected
         ):
-            write(data)
+            # Never ahead of bytes that wait, and never after the connection was given up.
+            transport.write(data)
             return
         try:
-            sent = send(data)
+            sent = transport.socket.send(data)
         except OSError:  # the kernel's buffer is full; or an error, which the transport finds again
             sent = 0
         if sent != len(data):
-            write(data[sent:])
+            transport.write(data[sent:])
 
-    return write_now
+
+def writer_for(transport: Any, outbox: Outbox) -> Writer:
+    """What writes to *transport*.
+
+    Only Twisted's own TCP server transport is known well enough for a :class:`TCPWriter`; TLS, Unix
+    sockets, test transports and whatever wraps a transport are written to in the ordinary way.
+    """
+    # Not imported: it loads OpenSSL where that is installed, and whoever has such a transport has it loaded.
+    tcp = sys.modules.get("twisted.internet.tcp")
+    if tcp is not None and type(transport) is tcp.Server and hasattr(transport, "_tempDataBuffer"):
+        return TCPWriter(transport, outbox)
+    return Writer(transport)
 
 
 def unsent(transport: Any) -> int:
