@@ -110,7 +110,9 @@ def tornado_demos(python):
             return
         with tarfile.open(os.path.join(folder, "tornado-6.2.tar.gz")) as archive:
             wanted = [entry for entry in archive.getmembers() if entry.name.startswith("tornado-6.2/demos/")]
-            archive.extractall(folder, wanted, filter="data")
+            # Python 3.11.2, Debian's, does not know the argument yet.
+            careful = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            archive.extractall(folder, wanted, **careful)
         shutil.copytree(os.path.join(folder, "tornado-6.2", "demos"), target)
 
 
