@@ -405,7 +405,7 @@ class HTTP1ServerConnection(Protocol):
         self._scheduled = None
         if self._busy:
             self._process_soon()
-        elif self._state not in (DETACHED, CLOSED):
+        elif self._state not in (DETACHED, CLOSED) and not self._writer.broken:
             self._process()
 
     def _adjust_reading(self) -> None:

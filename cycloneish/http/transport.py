@@ -49,6 +49,9 @@ class Writer:
     :param transport: the transport of one connection.
     """
 
+    #: The socket is known to be dead, and ``connectionLost`` on its way.
+    broken = False
+
     def __init__(self, transport: Any) -> None:
         self._transport = transport
 
@@ -99,8 +102,11 @@ class TCPWriter(Writer):
             return
         try:
             sent = transport.socket.send(data)
-        except OSError:  # the kernel's buffer is full; or an error, which the transport finds again
+        except BlockingIOError:  # the kernel's buffer is full
             sent = 0
+        except OSError:  # the peer is gone, which the transport finds out again and reports
+            sent = 0
+            self.broken = True
         if sent != len(data):
             transport.write(data[sent:])
 

@@ -68,6 +68,13 @@ class ExampleTest(SynchronousTestCase):
         self.assertIn('"running": true', visitor.get("/")[2])
 
     def test_no_example_is_left_out(self) -> None:
-        tested = {"hello.py", "async_styles.py", "asyncio_beside.py", "with_service.py", "guestbook"}
+        tested = {
+            "hello.py",
+            "async_styles.py",
+            "asyncio_beside.py",
+            "with_service.py",
+            "guestbook",
+            "testing_kit",
+        }
         here = {path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__"}
         self.assertEqual(here, tested)
