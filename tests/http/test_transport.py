@@ -1,4 +1,4 @@
-"""Writing straight to a TCP socket: in order, bounded, and with the transport's help where the kernel is full."""
+"""Writing straight to a TCP socket: in order, bounded, with the transport's help where the kernel is full."""
 
 from __future__ import annotations
 
