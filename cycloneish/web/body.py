@@ -18,7 +18,7 @@ from cycloneish.httputil import HTTPServerRequest
 
 __all__ = ["MULTIPART_BUFFER_SIZE", "BufferedBody", "FormBody", "body_for"]
 
-MULTIPART_BUFFER_SIZE = 1024 * 1024
+MULTIPART_BUFFER_SIZE = 2 * 1024 * 1024
 """Bytes of a multipart body that are kept in memory, unless the setting `multipart_buffer_size` is there."""
 
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from cycloneish.http.multipart import FormLimits
 from cycloneish.httputil import HTTPInputError
 from cycloneish.web import Application, HTTPError, RequestHandler, stream_request_body
-from cycloneish.web.body import BufferedBody, FormBody
+from cycloneish.web.body import MULTIPART_BUFFER_SIZE, BufferedBody, FormBody
 from tests.web.fake import Exchange, Logs, fetch
 
 TYPE = "multipart/form-data; boundary=x"
@@ -90,8 +90,8 @@ class BufferTests(SynchronousTestCase):
             return type(body)
 
         form = {"Content-Type": TYPE}
-        self.assertIs(kind({**form, "Content-Length": "1048576"}), BufferedBody)
-        self.assertIs(kind({**form, "Content-Length": "1048577"}), FormBody)
+        self.assertIs(kind({**form, "Content-Length": str(MULTIPART_BUFFER_SIZE)}), BufferedBody)
+        self.assertIs(kind({**form, "Content-Length": str(MULTIPART_BUFFER_SIZE + 1)}), FormBody)
         self.assertIs(kind({**form, "Content-Length": "11"}, multipart_buffer_size=10), FormBody)
         self.assertIs(kind({**form, "Transfer-Encoding": "chunked"}), FormBody)
         self.assertIs(kind({"Content-Type": "text/plain", "Transfer-Encoding": "chunked"}), BufferedBody)
