@@ -62,7 +62,7 @@ def _to_bytes(value: Any, cursor: Any) -> bytes | None:
 _BYTEA_OID = 17
 _BYTES = psycopg2.extensions.new_type((_BYTEA_OID,), "BYTES", _to_bytes)
 # uuid.UUID both ways; this registers adapters in the process, as psycopg2 does for the other types.
-psycopg2.extras.register_uuid()  # type: ignore[no-untyped-call]
+psycopg2.extras.register_uuid()
 
 
 class _Statement:

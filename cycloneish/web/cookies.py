@@ -24,8 +24,8 @@ _Expires = float | tuple[int, ...] | datetime.datetime
 # RFC 6265, section 4.1.1: a semicolon ends an attribute, a line end the header. Blanks in names and
 # attributes are refused for the clients that take them for an end as well.
 # Above U+00FF there is no byte for a character in a header.
-_UNSAFE_ATTRIBUTE = re.compile("[\x00-\x20;\x7f\u0100-\U0010ffff]")
-_UNSAFE_VALUE = re.compile("[\x00-\x20\u0100-\U0010ffff]")
+_UNSAFE_ATTRIBUTE = re.compile(r"[^\x21-\x3a\x3c-\x7e\x80-\xff]")
+_UNSAFE_VALUE = re.compile(r"[^\x21-\xff]")
 _quote = SimpleCookie().value_encode
 _LONG_AGO = datetime.timedelta(days=365)
 
