@@ -1,52 +1,47 @@
-"""The ``cycloneish`` command: ``run`` serves an application without ``twistd``'s own options, and
-``migrate-imports`` helps to move one in.
+"""The ``cycloneish`` command: serves an application without ``twistd``'s own options, and has what one needs
+around it.  :data:`COMMANDS` is the list.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from twisted.application.reactors import NoSuchReactor, getReactorTypes, installReactor
 from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.python import usage
 
-import cycloneish
 from cycloneish.migration.command import MigrateOptions, migrate
-from cycloneish.service.options import RunOptions
+from cycloneish.service.certificate import CertificateOptions, make_certificate
+from cycloneish.service.options import CommandLine, RunOptions
 from cycloneish.service.program import Program
 
 __all__ = ["CommandOptions", "main"]
 
 
-class _Version:
-    """The option that Twisted would answer with its own version."""
-
-    def opt_version(self) -> None:
-        """Show the version and exit."""
-        print(f"cycloneish {cycloneish.version}")
-        raise SystemExit(0)
-
-
-class _RunOptions(_Version, RunOptions):
+class _RunOptions(CommandLine, RunOptions):
     """Serve an application in the foreground."""
 
     synopsis = "Usage: cycloneish run [options]"
     optParameters = [["reactor", "r", None, "Which reactor to run on: asyncio, epoll, poll, select, …"]]
 
-    def getSynopsis(self) -> str:
-        # Twisted would put the synopsis of the command in front.
-        return self.synopsis
+
+class _Command(NamedTuple):
+    """What reads the command line of a command, what does it and gives the exit status, its line of help."""
+
+    options: type[usage.Options]
+    do: Callable[[Any], int]
+    help: str
 
 
-class CommandOptions(_Version, usage.Options):
+class CommandOptions(CommandLine):
     """The command line of ``cycloneish``."""
 
-    synopsis = "Usage: cycloneish <command> [options]"
-    subCommands = [
-        ["run", None, _RunOptions, "Serve an application, or the demo"],
-        ["migrate-imports", None, MigrateOptions, "Rewrite the imports of a Tornado or Cyclone program"],
-    ]
+    @property
+    def subCommands(self) -> list[list[Any]]:
+        """The commands, as Twisted wants them."""
+        return [[name, None, command.options, command.help] for name, command in COMMANDS.items()]
 
     def getSynopsis(self) -> str:
         # With the mistake in a command's options, that command's help is shown.
@@ -54,7 +49,7 @@ class CommandOptions(_Version, usage.Options):
 
     def postOptions(self) -> None:
         if self.subCommand is None:
-            raise usage.UsageError("which command? There are: run, migrate-imports")
+            raise usage.UsageError(f"which command? There are: {', '.join(COMMANDS)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,9 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except usage.UsageError as error:
         print(f"{options}\ncycloneish: {error}", file=sys.stderr)
         return 2
-    if options.subCommand == "migrate-imports":
-        return migrate(options.subOptions)
-    return run(options.subOptions)
+    return COMMANDS[str(options.subCommand)].do(options.subOptions)
 
 
 def run(options: RunOptions) -> int:
@@ -97,3 +90,12 @@ def run(options: RunOptions) -> int:
     if program.restarts:
         program.finish()
     return program.exit_status
+
+
+COMMANDS = {
+    "run": _Command(_RunOptions, run, "Serve an application, or the demo"),
+    "cert": _Command(CertificateOptions, make_certificate, "Make a TLS certificate for development"),
+    "migrate-imports": _Command(
+        MigrateOptions, migrate, "Rewrite the imports of a Tornado or Cyclone program"
+    ),
+}

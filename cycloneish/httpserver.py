@@ -26,6 +26,7 @@ from cycloneish.http.deadlines import Deadlines
 from cycloneish.http.exchange import ConnectionContext
 from cycloneish.http.http1 import HTTP1ServerConnection
 from cycloneish.http.limits import Limits
+from cycloneish.http.tls_endpoint import parse_ssl_endpoint
 from cycloneish.http.tornado_server import TornadoServer
 from cycloneish.http.transport import Outbox
 from cycloneish.httputil import (
@@ -62,8 +63,8 @@ class HTTPServer(Factory, TornadoServer):
     :param no_keep_alive: close each connection after one request.
     :param xheaders: believe ``X-Real-Ip``/``X-Forwarded-For`` and ``X-Scheme``/``X-Forwarded-Proto``.
         Only for servers that cannot be reached but through a proxy.
-    :param ssl_options: a dict with ``certfile`` and, where it is in another file, ``keyfile``; further
-        ``ca_certs`` and ``cert_reqs``.  Ports opened by this server then speak TLS.
+    :param ssl_options: a dict with ``certfile`` and, where it is in another file, ``keyfile``; further keys
+        are those of :class:`~cycloneish.http.tls.ServerTLS`.  Ports opened by this server then speak TLS.
     :param protocol: what ``request.protocol`` says (``"https"`` behind a proxy that ends TLS).
     :param decompress_request: inflate request bodies in gzip coding.
     :param chunk_size: largest piece of a body that is delivered at once, in bytes.
@@ -208,8 +209,8 @@ class HTTPServer(Factory, TornadoServer):
         """Open a port and serve it.
 
         :param port: a TCP port number, 0 for any; or a Twisted endpoint string such as
-            ``"tcp:8888:interface=127.0.0.1"``, ``"unix:/run/x.sock"``, ``"ssl:8443:privateKey=…"`` or
-            ``"systemd:domain=INET:index=0"``.
+            ``"tcp:8888:interface=127.0.0.1"``, ``"unix:/run/x.sock"``, ``"ssl:8443:privateKey=…"``
+            (:mod:`cycloneish.http.tls_endpoint`) or ``"systemd:domain=INET:index=0"``.
         :param address: interface to listen on, all by default.  Only with a port number.
         :param family: not used, as Twisted takes it from *address*; so for *flags*.
         :param backlog: connections that may wait to be accepted.
@@ -234,8 +235,12 @@ class HTTPServer(Factory, TornadoServer):
     def _listen_endpoint(self, description: str) -> Deferred[IListeningPort]:
         from twisted.internet.endpoints import serverFromString
 
+        factory = self._tls_factory()
+        if description.startswith("ssl:"):
+            description, options = parse_ssl_endpoint(description)
+            factory = self._wrapped(_tls_options(options))
         endpoint = serverFromString(self.reactor, description)
-        listening: Deferred[IListeningPort] = endpoint.listen(self._tls_factory())
+        listening: Deferred[IListeningPort] = endpoint.listen(factory)
         return listening.addCallback(self._opened)
 
     def bind(
@@ -281,11 +286,12 @@ class HTTPServer(Factory, TornadoServer):
         return port
 
     def _tls_factory(self) -> Any:
-        if self._tls_options is None:
-            return self
+        return self if self._tls_options is None else self._wrapped(self._tls_options)
+
+    def _wrapped(self, tls: Any) -> Any:
         from twisted.protocols.tls import TLSMemoryBIOFactory
 
-        return TLSMemoryBIOFactory(self._tls_options, False, self, self.reactor)
+        return TLSMemoryBIOFactory(tls, False, self, self.reactor)
 
     @property
     def ports(self) -> list[IListeningPort]:

@@ -12,6 +12,8 @@ from typing import TextIO
 
 from twisted.python import usage
 
+from cycloneish.service.options import CommandLine
+
 __all__ = ["MigrateOptions", "migrate"]
 
 _SKIPPED = {"__pycache__", "node_modules", "build", "dist", "site-packages"}
@@ -19,7 +21,7 @@ _TEMPLATES = {".html", ".htm", ".txt", ".xml", ".tpl", ".tmpl"}
 _IN_TEMPLATE = re.compile(r"\{[%{].*\b(tornado|cyclone)\b")
 
 
-class MigrateOptions(usage.Options):
+class MigrateOptions(CommandLine):
     """Rewrite the imports of a program written for Tornado or Cyclone."""
 
     synopsis = "Usage: cycloneish migrate-imports [--diff | --dry-run] PATH…"
@@ -35,10 +37,6 @@ class MigrateOptions(usage.Options):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self["paths"] = []
-
-    def getSynopsis(self) -> str:
-        # Twisted would put the synopsis of the command in front.
-        return self.synopsis
 
     def parseArgs(self, *paths: str) -> None:
         if not paths:

@@ -1,4 +1,4 @@
-"""The command line that ``twistd cycloneish`` and ``cycloneish run`` share."""
+"""Command lines: what all of them have in common, and the one that ``cycloneish run`` and ``twistd`` share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from twisted.python import usage
 
-__all__ = ["DEFAULT_APP", "DEFAULT_ENDPOINT", "RunOptions"]
+import cycloneish
+
+__all__ = ["DEFAULT_APP", "DEFAULT_ENDPOINT", "CommandLine", "RunOptions"]
 
 #: Where an application listens that was not told where to: this machine only.
 DEFAULT_ENDPOINT = "tcp:8888:interface=127.0.0.1"
@@ -15,6 +17,21 @@ DEFAULT_ENDPOINT = "tcp:8888:interface=127.0.0.1"
 DEFAULT_APP = "cycloneish.demo:make_app"
 #: Where the demo keeps its database without ``--data``, seen from the current directory.
 DEFAULT_DATA = "roundtable-data"
+
+
+class CommandLine(usage.Options):
+    """The command line of one command of ``cycloneish``."""
+
+    synopsis = "Usage: cycloneish <command> [options]"
+
+    def getSynopsis(self) -> str:
+        """The line of usage, in front of which Twisted would put the synopsis of the command."""
+        return self.synopsis
+
+    def opt_version(self) -> None:
+        """Show the version and exit."""
+        print(f"cycloneish {cycloneish.version}")
+        raise SystemExit(0)
 
 
 class RunOptions(usage.Options):

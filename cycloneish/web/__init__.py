@@ -31,6 +31,7 @@ from cycloneish.web.errors import Finish, HTTPAuthenticationRequired, HTTPError,
 from cycloneish.web.handler import RequestHandler
 from cycloneish.web.redirects import ErrorHandler, FallbackHandler, RedirectHandler
 from cycloneish.web.rendering import is_absolute
+from cycloneish.web.security_headers import SecurityHeadersMixin
 from cycloneish.web.static import StaticFileHandler
 from cycloneish.web.transforms import ChunkedTransferEncoding, GZipContentEncoding, OutputTransform
 from cycloneish.web.uimodules import TemplateModule, UIModule
@@ -54,6 +55,7 @@ __all__ = [
     "OutputTransform",
     "RedirectHandler",
     "RequestHandler",
+    "SecurityHeadersMixin",
     "StaticFileHandler",
     "TemplateModule",
     "UIModule",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ class Authority:
         self.file = directory / "authority.pem"
         self.file.write_bytes(_pem(self.certificate))
 
-    def _sign(self, name: x509.Name, key: Any, authority: bool = False) -> x509.Certificate:
+    def _sign(
+        self, name: x509.Name, key: Any, authority: bool = False, names: Sequence[str] = ("localhost",)
+    ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
@@ -37,19 +40,21 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .add_extension(
                 x509.SubjectAlternativeName(
-                    [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+                    [*map(x509.DNSName, names), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
                 ),
                 critical=False,
             )
             .sign(self.key, hashes.SHA256())
         )
 
-    def issue(self, name: str = "localhost", password: bytes | None = None) -> tuple[Path, Path]:
-        """Certificate (with its chain) and key for *name*, as PEM files."""
+    def issue(
+        self, name: str = "localhost", password: bytes | None = None, names: Sequence[str] = ("localhost",)
+    ) -> tuple[Path, Path]:
+        """Certificate (with its chain) and key for *names*, as PEM files; *name* is the subject."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         certfile, keyfile = self.directory / f"{name}.crt", self.directory / f"{name}.key"
-        certfile.write_bytes(_pem(self._sign(subject, key)) + _pem(self.certificate))
+        certfile.write_bytes(_pem(self._sign(subject, key, names=names)) + _pem(self.certificate))
         encryption: Any = (
             serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
         )
