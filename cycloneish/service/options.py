@@ -1,4 +1,4 @@
-"""Command lines: what all of them have in common, and the one that ``cycloneish run`` and ``twistd`` share."""
+"""Command lines: what they have in common, and the one that ``cycloneish run`` and ``twistd`` share."""
 
 from __future__ import annotations
 
