@@ -62,7 +62,8 @@ def parse_ssl_endpoint(description: str) -> tuple[str, dict[str, Any]]:
 
 def _split(text: str, separator: str, most: int | None = None) -> list[str]:
     """The parts between *separator*, at which *text* is cut *most* times; escapes are kept."""
-    parts, current, escaped = [], "", False
+    parts: list[str] = []
+    current, escaped = "", False
     for character in text:
         if character == separator and not escaped and len(parts) != most:
             parts.append(current)
