@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from cycloneish.coroutines import drive, is_awaitable
 from cycloneish.http.compression import DecompressingDelegate
+from cycloneish.http.connection import ServerConnection
 from cycloneish.http.cyclone_request import HTTPRequest
 from cycloneish.http.deadlines import Deadlines
 from cycloneish.http.exchange import ConnectionContext
@@ -77,6 +78,9 @@ class HTTPServer(Factory, TornadoServer):
     :param trusted_downstream: addresses of further proxies whose entries in ``X-Forwarded-For`` are
         skipped.
     :param limits: the limits that have no argument of their own.
+    :param tornado_statuses: refuse as Tornado's server does, for clients that look at it: a body over the
+        limit is 400 instead of 413, an unknown version or coding 400; a head over the limit and a body or
+        head that does not arrive in time close the connection without an answer, instead of 431, 414, 408.
     :param reactor: the reactor; the global one is taken when it is first needed.
 
     It is a Twisted factory: ``reactor.listenTCP(8888, HTTPServer(app))`` works as well as
@@ -102,6 +106,7 @@ class HTTPServer(Factory, TornadoServer):
         trusted_downstream: Collection[str] | None = None,
         *,
         limits: Limits | None = None,
+        tornado_statuses: bool = False,
         reactor: Any = None,
     ) -> None:
         given = {
@@ -117,6 +122,7 @@ class HTTPServer(Factory, TornadoServer):
         self.protocol_name = protocol
         self.decompress_request = decompress_request
         self.trusted_downstream = frozenset(trusted_downstream or ())
+        self.tornado_statuses = tornado_statuses
         self.stopping = False
         self.request_callback = request_callback
         self._delegate = (
@@ -136,7 +142,7 @@ class HTTPServer(Factory, TornadoServer):
         self._ports: list[IListeningPort] = []
         self._pending: list[tuple[Any, ...]] = []
         self._all_closed: list[Deferred[None]] = []
-        self._connections: set[HTTP1ServerConnection] = set()
+        self._connections: set[ServerConnection] = set()
         if not (xheaders or decompress_request):
             # Nothing stands between the engine and the application: one call less for each request.
             self.start_request = self._delegate.start_request  # type: ignore[method-assign]
@@ -346,7 +352,7 @@ class HTTPServer(Factory, TornadoServer):
         self._connections.add(connection)
         return connection
 
-    def connection_lost(self, connection: HTTP1ServerConnection) -> None:
+    def connection_lost(self, connection: ServerConnection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)
         if self._reports_close:

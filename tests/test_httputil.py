@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import datetime
 import doctest
-import gc
 import pickle
 import random
 import time
@@ -35,23 +34,9 @@ from cycloneish.httputil import (
     urls,
     valid_host,
 )
+from tests.timing import ratio
 
 TEN = "X" * 10
-
-
-def ratio(function, small, large):
-    """How much longer *function* takes for *large* than for *small*, at best of some tries."""
-
-    def best(size):
-        spent = []
-        for _ in range(5):
-            start = time.perf_counter()
-            function(size)
-            spent.append(time.perf_counter() - start)
-        return min(spent)
-
-    gc.collect()
-    return best(large) / best(small)
 
 
 def doctest_failures(module):

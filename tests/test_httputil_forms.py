@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import random
-import time
 
 from tornado import httputil as tornado_httputil
 from twisted.trial.unittest import SynchronousTestCase
@@ -22,23 +20,9 @@ from cycloneish.httputil import (
     parse_body_arguments,
     parse_multipart_form_data,
 )
+from tests.timing import ratio
 
 FORM = "application/x-www-form-urlencoded"
-
-
-def ratio(function, small, large):
-    """How much longer *function* takes for *large* than for *small*, at best of some tries."""
-
-    def best(size):
-        spent = []
-        for _ in range(5):
-            start = time.perf_counter()
-            function(size)
-            spent.append(time.perf_counter() - start)
-        return min(spent)
-
-    gc.collect()
-    return best(large) / best(small)
 
 
 class UrlencodedTest(SynchronousTestCase):

@@ -27,6 +27,7 @@ from cycloneish.httputil import (
 from cycloneish.log import app_log
 
 if TYPE_CHECKING:
+    from cycloneish.http.connection import ServerConnection
     from cycloneish.http.http1 import HTTP1ServerConnection
 
 __all__ = ["ConnectionContext", "ConnectionOwner", "HTTP1Exchange"]
@@ -57,6 +58,7 @@ class ConnectionOwner(Protocol):
     limits: Limits
     no_keep_alive: bool
     stopping: bool
+    tornado_statuses: bool
 
     @property
     def deadlines(self) -> Deadlines:
@@ -76,7 +78,7 @@ class ConnectionOwner(Protocol):
     def make_context(self, transport: Any) -> ConnectionContext:
         """Describe the peer of a new connection."""
 
-    def connection_lost(self, connection: HTTP1ServerConnection) -> None:
+    def connection_lost(self, connection: ServerConnection) -> None:
         """Forget a connection."""
 
 

@@ -5,29 +5,30 @@ connection.  The connection reads one request at a time and hands it to a delega
 answers through an :class:`~cycloneish.http.exchange.HTTP1Exchange`, one for each request, so that
 what is written late can never land in the answer of another request.
 
-The states that a connection goes through are in :mod:`~cycloneish.http.states`.
+The states that a connection goes through are in :mod:`~cycloneish.http.states`; what it shares with any
+other connection, its ways to end above all, in :mod:`~cycloneish.http.connection`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError
-from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from cycloneish.coroutines import drive, is_awaitable
 from cycloneish.http.chunked import ChunkedReader
+from cycloneish.http.connection import ServerConnection
 from cycloneish.http.deadlines import NEVER
-from cycloneish.http.exchange import ConnectionContext, ConnectionOwner, HTTP1Exchange
+from cycloneish.http.exchange import HTTP1Exchange
 from cycloneish.http.head import CHUNKED, check_partial_head, parse_request_head
-from cycloneish.http.response import WriteDeferred, error_response
-from cycloneish.http.states import ACCEPT, ANSWER, BODY, CLOSED, DETACHED, DRAIN, END, HEAD, LINGER, State
-from cycloneish.http.transport import Writer, can_half_close, hang_up, unsent, writer_for
+from cycloneish.http.response import error_response, tornado_status
+from cycloneish.http.states import ACCEPT, ANSWER, BODY, CLOSED, DETACHED, DRAIN, END, HEAD, LINGER
+from cycloneish.http.transport import hang_up, unsent
 from cycloneish.httputil import HTTPInputError
 from cycloneish.iostream import StreamClosedError
 from cycloneish.log import app_log, gen_log, safe_log_text
@@ -38,60 +39,21 @@ _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class HTTP1ServerConnection(Protocol):
+class HTTP1ServerConnection(ServerConnection):
     """One connection: requests in, one at a time; responses out, in their order.
 
     :param owner: the server.
     """
 
-    context: ConnectionContext
-    _writer: Writer
-    #: Writes bytes of the current response.
-    send: Callable[[bytes], None]
-    _state: State = HEAD
-    _exchange: HTTP1Exchange | None = None
     _reader: ChunkedReader | None = None
     _remaining = 0
     _received = 0
     _body_began = 0.0
     _seen, _seen_since = -1, 0.0  # how much of the body was there when last looked at, and since when
     _held_since = 0.0
-    _drained = 0
-    _buffer = b""
     _scanned = 0
-    _busy = False
-    #: The delegate's Deferred for the head or a piece of the body has not fired.
-    _holding = False
-    _reading = True
-    _scheduled: Any = None
-    _peer_shut = False
-    _write_paused = False
-    #: Since when the peer has taken nothing of a full send buffer, and what was in it then.
-    _stalled_since = 0.0
-    _unsent = 0
-    _lost = False
-
-    def __init__(self, owner: ConnectionOwner) -> None:
-        self._owner = owner
-        self.limits = owner.limits
-        self._deadlines = owner.deadlines
-        self.deadline = NEVER
-        self._waiters: list[WriteDeferred] = []
 
     # -- what Twisted calls ------------------------------------------------------------------------
-
-    def connectionMade(self) -> None:
-        transport: Any = self.transport
-        self.context = self._owner.make_context(transport)
-        try:
-            transport.setTcpNoDelay(True)
-        except (AttributeError, OSError):  # a Unix socket, a transport in memory, a peer that left
-            pass
-        transport.registerProducer(self, True)
-        self._writer = writer_for(transport, self._owner.outbox)
-        self.send = self._writer.write
-        self.deadline = self._deadlines.now() + self.limits.idle_connection_timeout
-        self._deadlines.add(self)
 
     def dataReceived(self, data: bytes) -> None:
         if self._state == DETACHED:
@@ -111,13 +73,6 @@ class HTTP1ServerConnection(Protocol):
         elif not self._busy:
             self._go_on_without_peer()
 
-    def writeConnectionLost(self) -> None:
-        if self._state == DETACHED:
-            self._detached_half_close("writeConnectionLost")
-        elif self._state == LINGER:
-            # Everything has been sent: from now on it is the peer's turn.
-            self.deadline = self._deadlines.now() + self.limits.drain_timeout
-
     def _go_on_without_peer(self) -> None:
         """Close, or go on with what is there, after the peer shut its side."""
         state = self._state
@@ -127,33 +82,6 @@ class HTTP1ServerConnection(Protocol):
             waits_its_turn = state == HEAD and self._buffer and self._write_paused
             if not waits_its_turn:
                 self._close()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        detached = self._state == DETACHED
-        if reason.type is not None and reason.type.__module__.startswith("OpenSSL."):
-            gen_log.warning("SSL Error on connection from %s: %s", self.context, reason.value)
-        self._state = CLOSED
-        self._lost = True
-        self._deadlines.remove(self)
-        if self._scheduled is not None:
-            self._scheduled.cancel()
-            self._scheduled = None
-        if detached:
-            self._successor.connectionLost(reason)
-        self._buffer = b""
-        self._abandon(self._exchange)
-        # After that, so that a handler which waits for a write knows already why it fails.
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.lose()
-        self._owner.connection_lost(self)
-
-    def pauseProducing(self) -> None:
-        """The transport's buffer is full; called again for each write that makes it fuller."""
-        if not self._write_paused:
-            self._write_paused = True
-            self._watch_stall()
-            self.deadline = min(self.deadline, self._stalled_since + self.limits.write_timeout)
 
     def resumeProducing(self) -> None:
         """The transport's buffer is empty again."""
@@ -169,21 +97,7 @@ class HTTP1ServerConnection(Protocol):
             self.deadline = self._deadlines.now() + self.limits.drain_timeout
         self._fire_waiters()
 
-    def stopProducing(self) -> None:
-        """The transport is gone; :meth:`connectionLost` follows."""
-
     # -- what the exchange calls -------------------------------------------------------------------
-
-    def written(self) -> WriteDeferred:
-        """A Deferred for what has been sent so far."""
-        if not self._lost and not self._write_paused:
-            return WriteDeferred.fired()
-        deferred = WriteDeferred()
-        if self._lost:
-            deferred.lose()
-        else:
-            self._waiters.append(deferred)
-        return deferred
 
     def keeps_alive(self, exchange: HTTP1Exchange) -> bool:
         """Whether another request may follow this one."""
@@ -220,73 +134,6 @@ class HTTP1ServerConnection(Protocol):
         if exchange is self._exchange and self._state == BODY:
             self._set_body_deadline(exchange)
 
-    def detach(self, exchange: HTTP1Exchange, successor: IProtocol | None) -> Any:
-        """Hand the transport to *successor*."""
-        if exchange is not self._exchange or self._state not in (ANSWER, ACCEPT, HEAD):
-            raise RuntimeError("Only a request that has been read and not answered can be detached")
-        if exchange.head.body_length and not exchange.read_done:
-            raise RuntimeError("The body of this request has not been read, so it cannot be detached yet")
-        transport: Any = self.transport
-        exchange.finished = True
-        exchange.read_done = True
-        self._exchange = None
-        self._state = DETACHED
-        self._deadlines.remove(self)
-        self._successor = successor if successor is not None else Protocol()
-        self._writer.flush()
-        transport.unregisterProducer()
-        self._fire_waiters()
-        rest, self._buffer = self._buffer, b""
-        if not self._reading:
-            self._reading = True
-            transport.resumeProducing()
-        self._successor.makeConnection(transport)
-        if rest:
-            self._successor.dataReceived(rest)
-        if self._peer_shut:
-            self._detached_half_close("readConnectionLost")
-        return transport
-
-    def close(self) -> None:
-        """Close the connection when what was written has been sent; what is written later is dropped.
-
-        Tornado: ``IOStream.close``.
-        """
-        if self._state == DETACHED:
-            self.transport.loseConnection()  # type: ignore[union-attr]
-        elif self._state < LINGER:
-            exchange = self._exchange
-            self._buffer = b""
-            self._close()
-            self._abandon(exchange)
-
-    def closed(self) -> bool:
-        """Whether the connection is gone."""
-        return self._state == CLOSED
-
-    def abort(self) -> None:
-        """Close the connection at once and drop what has not been sent."""
-        self.deadline = NEVER
-        if self._state != DETACHED:
-            self._state = CLOSED
-            self._buffer = b""
-        self.transport.abortConnection()  # type: ignore[union-attr]
-        self._abandon(self._exchange)
-
-    def shut_down(self) -> None:
-        """Close as soon as the request in flight is answered; an idle connection closes at once.
-
-        So does one whose peer has shut its side: most such peers are gone, and none will ask again.
-        """
-        if self._peer_shut:
-            self.abort()
-        elif self._exchange is not None:
-            self._exchange.keep_alive = False
-        elif self._state == HEAD:
-            turn_comes = self._busy or self._write_paused or self._scheduled is not None
-            if not (self._buffer and turn_comes):
-                self._close()
-
     # -- time --------------------------------------------------------------------------------------
 
     def deadline_passed(self) -> None:
@@ -320,16 +167,6 @@ class HTTP1ServerConnection(Protocol):
             self.deadline = NEVER
         else:
             self.abort()
-
-    def _watch_stall(self) -> None:
-        self._stalled_since = self._deadlines.now()
-        self._unsent = unsent(self.transport)
-
-    def _is_stalled(self, now: float) -> bool:
-        """Whether the peer has taken nothing of what waits for it for the time of ``write_timeout``."""
-        if unsent(self.transport) < self._unsent:
-            self._watch_stall()
-        return now >= self._stalled_since + self.limits.write_timeout
 
     def _set_idle_deadline(self) -> None:
         self.deadline = self._deadlines.now() + self.limits.idle_connection_timeout
@@ -574,7 +411,7 @@ class HTTP1ServerConnection(Protocol):
             raise RuntimeError("no request is being read")
         return exchange
 
-    # -- ends --------------------------------------------------------------------------------------
+    # -- behind a response -------------------------------------------------------------------------
 
     def _next_request(self, exchange: HTTP1Exchange) -> None:
         self._exchange = None
@@ -604,34 +441,21 @@ class HTTP1ServerConnection(Protocol):
             return True
         return False
 
-    def _count_drained(self, size: int) -> bool:
-        """Count bytes that were thrown away; True when that was too much and the connection closes."""
-        self._drained += size
-        if self._drained > self.limits.drain_size:
-            self._close()
-            return True
-        return False
-
     def _refuse(self, error: HTTPInputError, *, log: bool = True) -> None:
         """Answer what is not acceptable HTTP, and close."""
         if self._state >= LINGER:
             return
         if log:
-            gen_log.info("Malformed HTTP message from %s: %s", self.context, safe_log_text(str(error)))
+            # What is only too large is called what Tornado calls it, as people watch for these lines.
+            kind = "Unsatisfiable read" if error.status in (414, 431) else "Malformed HTTP message"
+            gen_log.info("%s from %s: %s", kind, self.context, safe_log_text(str(error)))
         exchange = self._exchange
         if exchange is None or not exchange.started:
-            self.send(error_response(error.status))
+            status = tornado_status(error.status) if self._owner.tornado_statuses else error.status
+            if status is not None:
+                self.send(error_response(status))
         self._linger()
         self._abandon(exchange)
-
-    def _abandon(self, exchange: HTTP1Exchange | None) -> None:
-        """Tell the application of *exchange* that it can no longer be answered, if it was not."""
-        self._exchange = None
-        if exchange is not None and not exchange.finished:
-            exchange.finished = True
-            # Whoever waits for a write from now on waits for the end of the connection.
-            self._write_paused = True
-            exchange.peer_left()
 
     def _crash(self, failure: Failure | None = None) -> None:
         """Log an error that the application did not handle itself, and close, as Tornado does."""
@@ -640,59 +464,3 @@ class HTTP1ServerConnection(Protocol):
 
     def _log_crash(self, failure: Failure) -> None:
         app_log.error("Uncaught exception", exc_info=failure.value)
-
-    def _linger(self) -> None:
-        """Shut our side and let the peer read the answer before the connection closes.
-
-        Closing a socket that has unread bytes resets it, and the reset may overtake the answer.
-        """
-        transport: Any = self.transport
-        self._buffer = b""
-        if self._peer_shut or not can_half_close(transport):
-            self._close()
-            return
-        self._state = LINGER
-        self._holding = False
-        self._drained = 0
-        self._let_go()
-        transport.loseWriteConnection()
-        if not self._busy:
-            self._adjust_reading()
-
-    def _close(self) -> None:
-        """Close when what was written has been sent."""
-        if self._buffer and self._state not in (LINGER, CLOSED) and not self._peer_shut:
-            self._linger()
-            return
-        lingered = self._state == LINGER
-        self._state = CLOSED
-        transport: Any = self.transport
-        if not lingered:
-            self._let_go()
-        if not self._reading:
-            # A TLS peer says that it closes too, and that has to be read.
-            self._reading = True
-            transport.resumeProducing()
-        transport.loseConnection()
-
-    def _let_go(self) -> None:
-        """Leave the rest of what was written to the transport, and watch that the peer takes it."""
-        self.deadline = self._deadlines.now() + self.limits.drain_timeout
-        self._writer.flush()
-        self._watch_stall()
-        self.transport.unregisterProducer()  # type: ignore[union-attr]
-        if self._exchange is None or self._exchange.finished:
-            self._exchange = None
-            self._fire_waiters()
-
-    def _fire_waiters(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.callback(None)
-
-    def _detached_half_close(self, method: str) -> None:
-        successor = IHalfCloseableProtocol(self._successor, None)
-        if successor is not None:
-            getattr(successor, method)()
-        elif method == "readConnectionLost":
-            self.transport.loseConnection()

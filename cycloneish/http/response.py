@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from cycloneish.httputil import HTTPHeaders, HTTPOutputError
 from cycloneish.iostream import StreamClosedError
 
-__all__ = ["WriteDeferred", "error_response", "response_head"]
+__all__ = ["WriteDeferred", "error_response", "response_head", "tornado_status"]
 
 _REASONS: Final = {
     400: "Bad Request",
@@ -26,6 +26,8 @@ _REASONS: Final = {
     501: "Not Implemented",
     505: "HTTP Version Not Supported",
 }
+
+_TORNADO_STATUSES: Final = {408: None, 413: 400, 414: None, 431: None, 501: 400, 505: 400}
 
 
 def response_head(code: int, reason: str, headers: HTTPHeaders, extra: str) -> bytes:
@@ -50,6 +52,11 @@ def response_head(code: int, reason: str, headers: HTTPHeaders, extra: str) -> b
         raise HTTPOutputError(
             f"A response header is not latin-1: {error.object[error.start : error.end]!r}"
         ) from None
+
+
+def tornado_status(code: int) -> int | None:
+    """The status with which Tornado refuses what we refuse with *code*; None: it closes without an answer."""
+    return _TORNADO_STATUSES.get(code, code)
 
 
 def error_response(code: int) -> bytes:

@@ -30,6 +30,7 @@ __all__ = [
 #: Longest boundary that is taken. RFC 2046 allows 70; some clients have longer ones.
 MAX_BOUNDARY_LENGTH: Final = 256
 
+_MALFORMED: Final = "Invalid multipart/form-data: "
 _BOUNDARY: Final = re.compile(r"[\x20-\x7e]*[\x21-\x7e]")
 _PART_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
@@ -153,7 +154,8 @@ def parse_body_arguments(
                 boundary, body, arguments, files, config=limits.multipart, _strict=_strict
             )
         except HTTPInputError as error:
-            raise HTTPInputError(f"Invalid multipart/form-data: {error}", status=error.status) from error
+            text = str(error).removeprefix(_MALFORMED)
+            raise HTTPInputError(_MALFORMED + text, status=error.status) from error
 
 
 def _refuse_encoded(headers: HTTPHeaders | None) -> None:
@@ -245,11 +247,11 @@ def parse_multipart_form_data(
     elif data.startswith(delimiter):
         position = len(delimiter)
     else:
-        raise HTTPInputError("Invalid multipart/form-data: no boundary at its start")
+        raise HTTPInputError(_MALFORMED + "no boundary at its start")
     parts = 0
     while (tail := data[position : position + 2]) != b"--":
         if tail != b"\r\n":
-            raise HTTPInputError("Invalid multipart/form-data: unexpected bytes after a boundary")
+            raise HTTPInputError(_MALFORMED + "unexpected bytes after a boundary")
         parts += 1
         if parts > config.max_parts:
             raise HTTPInputError("multipart/form-data has too many parts")
@@ -264,7 +266,7 @@ def parse_multipart_form_data(
         # An empty body may share its line end with the one that closes the headers.
         end = data.find(delimiter, start - 2)
         if end < 0:
-            raise HTTPInputError("Invalid multipart/form-data: no final boundary found")
+            raise HTTPInputError(_MALFORMED + "no final boundary found")
         value = data[start:end]
         position = end + len(delimiter)
         if filename is None:
@@ -276,7 +278,7 @@ def parse_multipart_form_data(
     epilogue = data[position + 2 : position + 7]
     # Some clients end with an empty line too many. All else behind the end is somebody's trick.
     if len(epilogue) > 4 or epilogue.strip(b"\r\n"):
-        raise HTTPInputError("Invalid multipart/form-data: data after the final boundary")
+        raise HTTPInputError(_MALFORMED + "data after the final boundary")
 
 
 def _headers_end(data: bytes, start: int, limit: int) -> int:

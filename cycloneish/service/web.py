@@ -124,7 +124,10 @@ class WebService(Service):
 
     def _make_server(self, app: Any) -> Any:
         if isinstance(app, HTTPServerConnectionDelegate):
-            return HTTPServer(app, xheaders=self.xheaders, reactor=self._reactor)
+            options = dict(getattr(app, "settings", {}).get("server_options", {}))
+            # What was said to this service, on the command line for instance, goes first.
+            options.update({"xheaders": True} if self.xheaders else {}, reactor=self._reactor)
+            return HTTPServer(app, **options)
         if self.xheaders:
             raise CannotStart(
                 f"{self.label} made its own server, where --xheaders has no effect: give xheaders=True to it"

@@ -28,7 +28,7 @@ asyncioreactor.install(LOOP)
 from twisted.internet import reactor  # noqa: E402
 
 from cycloneish import log  # noqa: E402
-from tests.conformance.rows import ROWS, Row  # noqa: E402
+from tests.conformance.rows import ALL_ROWS, Row  # noqa: E402
 
 #: Seconds that one test may take.
 TEST_TIMEOUT = 60
@@ -143,6 +143,13 @@ def patch_testing(row: Row) -> None:
     if not row.serves:
         return
     server_class = importlib.import_module("cycloneish.httpserver").HTTPServer
+    if row.option:
+
+        class WithOption(server_class):  # type: ignore[misc, valid-type]
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **{row.option: True}, **kwargs)
+
+        server_class = WithOption
     testing.HTTPServer = server_class
     original = testing.AsyncHTTPTestCase.tearDown
 
@@ -269,7 +276,7 @@ RESULTS = -1
 
 def main() -> None:
     global RESULTS
-    row = next(row for row in ROWS if row.name == sys.argv[1])
+    row = next(row for row in ALL_ROWS if row.key == sys.argv[1])
     RESULTS = os.dup(1)
     os.dup2(2, 1)
     signal.signal(signal.SIGALRM, timed_out)

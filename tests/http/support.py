@@ -10,7 +10,9 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
+from cycloneish.http.limits import Limits
 from cycloneish.httpserver import HTTPServer
 from cycloneish.httputil import (
     HTTPHeaders,
@@ -19,6 +21,8 @@ from cycloneish.httputil import (
     ResponseStartLine,
 )
 
+HEAD_OF_POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+CHUNKED_POST = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -182,3 +186,46 @@ def status_of(response: bytes) -> int:
 
 def later() -> Deferred[None]:
     return Deferred()
+
+
+def post(body: bytes) -> bytes:
+    return HEAD_OF_POST % len(body) + body
+
+
+def get(path: str, *lines: str, version: str = "1.1") -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/{version}", "Host: a", *lines, "", ""]).encode()
+
+
+def begin(message: Any, **headers: str) -> Any:
+    """Write the head of a streamed response."""
+    fields = HTTPHeaders({name.replace("_", "-"): value for name, value in headers.items()})
+    return message.connection.write_headers(ResponseStartLine("", 200, "Fine"), fields)
+
+
+class EngineTestCase(SynchronousTestCase):
+    recorder: Recorder
+
+    def connect(self, answer: Any = None, **options: Any) -> Peer:
+        self.recorder = Recorder(answer)
+        limits = {name: options.pop(name) for name in list(options) if name in Limits.__slots__}
+        self.server, self.clock = make_server(self.recorder, limits=Limits(**limits), **options)
+        return Peer(self.server)
+
+    @property
+    def message(self) -> Any:
+        return self.recorder.messages[-1]
+
+    def turn(self) -> None:
+        """One turn of the reactor."""
+        self.clock.advance(0)
+
+    def turns(self, peer: Peer, number: int = 20) -> bytes:
+        for _ in range(number):
+            self.turn()
+        return peer.received()
+
+    def assert_at_rest(self) -> None:
+        """Nothing is left of closed connections."""
+        self.assertEqual(self.server.deadlines.connections, set())
+        self.assertEqual(self.server._connections, set())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
