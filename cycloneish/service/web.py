@@ -11,7 +11,7 @@ import logging
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from twisted.application.service import IServiceCollection, Service
+from twisted.application.service import IService, IServiceCollection, MultiService, Service
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
@@ -111,7 +111,7 @@ class WebService(Service):
             turn_debug_on(self.app)
         server = self._make_server(self.app)
         # An HTTPServer that the factory made has the application inside.
-        app_service = getattr(getattr(server, "request_callback", server), "service", None)
+        app_service = _service_of(getattr(server, "request_callback", server))
         if app_service is not None:
             self._app_service = app_service
             starting = _start_service(app_service)
@@ -198,6 +198,21 @@ class WebService(Service):
                 log.error("%s: failed while %s", self.label, what, exc_info=failure.value)
 
         return maybeDeferred(do).addErrback(failed)
+
+
+def _service_of(app: Any) -> Any:
+    """What has to run for *app*: its ``service``, and its database where nobody else starts that."""
+    own = getattr(app, "service", None)
+    database = (getattr(app, "settings", None) or {}).get("database")
+    if database is own or not IService.providedBy(database) or database.parent or database.running:
+        return own
+    if own is None:
+        return database
+    both = MultiService()  # type: ignore[no-untyped-call]
+    database.setServiceParent(both)
+    # Stops first, as it may need the database for that.
+    own.setServiceParent(both)
+    return both
 
 
 def _start_service(app_service: Any) -> Deferred[Any]:

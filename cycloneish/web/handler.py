@@ -34,6 +34,7 @@ from cycloneish.http.response import WriteDeferred
 from cycloneish.iostream import StreamClosedError
 from cycloneish.log import app_log, gen_log, safe_log_text
 from cycloneish.web.cyclone import CycloneMixin
+from cycloneish.web.database import HandlerSession, give_back
 from cycloneish.web.debug import render_debug_page
 from cycloneish.web.errors import (
     Finish,
@@ -91,6 +92,10 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
     request it waits for. None: the setting of this name, else False, as work once begun may have to be
     finished."""
 
+    db: Any = HandlerSession()
+    """The database session of this request, made when it is first asked for, of the setting `database`. What
+    is not committed when the handler is done is rolled back."""
+
     path_args: list[str]
     """The unnamed groups of the route's pattern."""
     path_kwargs: dict[str, str]
@@ -106,6 +111,7 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
     _client_gone = False
     _watching = False
     _running: Deferred[None] | None = None
+    _session: Any = None
     _prepared: Deferred[None] | None = None
     _body_arrived: Deferred[None] | None = None
     _on_conclusion: Callable[[], Any] | None = None
@@ -305,6 +311,8 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
             self._prepared.callback(None)
         if self._client_gone:
             self._own_context().run(self._conclude)
+        if self._session is not None and self._concluded:
+            give_back(self)
         if isinstance(result, Failure) and not result.check(*_OVER):
             app_log.error("Uncaught exception %s", self._request_summary(), exc_info=result.value)
 
@@ -518,6 +526,8 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
             self.on_finish()
         except Exception:
             app_log.error("Uncaught exception in on_finish %s", self._request_summary(), exc_info=True)
+        if self._session is not None and self._running is None:
+            give_back(self)
         # Bound methods and modules point back here; without them no garbage collector is needed.
         self._ui = self._active_modules = None
         if self._on_conclusion is not None:
