@@ -208,7 +208,7 @@ def _service_of(app: Any) -> Any:
         return own
     if own is None:
         return database
-    both = MultiService()  # type: ignore[no-untyped-call]
+    both = MultiService()
     database.setServiceParent(both)
     # Stops first, as it may need the database for that.
     own.setServiceParent(both)

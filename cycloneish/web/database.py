@@ -29,7 +29,7 @@ class HandlerSession:
             return self
         if handler._concluded and handler._running is None:
             raise RuntimeError("the request is over, and its database session with it")
-        database = handler.application.settings.get("database")
+        database: Any = handler.application.settings.get("database")
         if not hasattr(database, "session"):
             raise AttributeError(
                 f"{owner.__name__} has no attribute 'db': give the application a database, as in "
