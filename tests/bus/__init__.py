@@ -1,0 +1,1 @@
+"""Tests of the bus: one suite of behaviour, run over every transport."""
