@@ -1,6 +1,6 @@
 """Publish and subscribe, for live pages: in one process, over PostgreSQL, or over AMQP, with one API::
 
-    bus = open_bus("memory:")          # or "postgresql://…", or "amqp://…"
+    bus = open_bus("memory:")          # or "postgresql://…",
     …
     await bus.publish("room/7", {"text": "hello"})
     …

@@ -15,12 +15,10 @@ def open_bus(where: Any, *, max_payload: int = 1024 * 1024, reactor: Any = None,
     """A bus for what *where* names, not yet started.
 
     :param where: ``"memory:"`` for one process; ``postgresql://…`` or ``embedded:…``, or a
-        :class:`~cycloneish.db.postgres.Pool` that the program has anyway; ``amqp://…`` or ``amqps://…``, or
-            an
-        ``AMQP`` service of the program's.  A pool or a service that is given is neither started nor stopped.
+        :class:`~cycloneish.db.postgres.Pool` that the program has anyway, which is then neither started
+        nor stopped by the bus.
     :param max_payload: bytes that an encoded payload may have.
-    :param options: those of the transport: see :class:`~cycloneish.bus.postgres.PostgresTransport` and
-        :class:`~cycloneish.bus.amqp.AMQPTransport`.
+    :param options: those of the transport, see :class:`~cycloneish.bus.postgres.PostgresTransport`.
     :raises ValueError: for any other URL; its text never shows the URL, which may hold a password.
     """
     return Bus(_transport(where, options, reactor), max_payload=max_payload, reactor=reactor)
@@ -32,9 +30,7 @@ def _transport(where: Any, options: dict[str, Any], reactor: Any) -> Transport:
             from .postgres import PostgresTransport
 
             return PostgresTransport(where, **options)
-        raise TypeError(
-            f"a bus is opened from a URL, a Pool or an AMQP service, not from {type(where).__name__}"
-        )
+        raise TypeError(f"a bus is opened from a URL or a Pool, not from {type(where).__name__}")
     scheme = where.partition(":")[0]
     if where == "memory:":
         return MemoryTransport(**options)
@@ -43,4 +39,4 @@ def _transport(where: Any, options: dict[str, Any], reactor: Any) -> Transport:
         from .postgres import PostgresTransport
 
         return PostgresTransport(open_database(where, reactor=reactor, max_size=2), owns_pool=True, **options)
-    raise ValueError("a bus URL is memory:, or begins with postgresql://, embedded:, amqp:// or amqps://")
+    raise ValueError("a bus URL is memory:, or begins with postgresql:// or embedded:")

@@ -15,7 +15,6 @@ from tests.db.support import ask, fresh_database, fresh_url, until
 
 from .behaviour import BusBehaviour, GapBehaviour, data_of, read
 
-
 _database: list[str] = []
 _numbers = itertools.count(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import time
@@ -67,12 +68,30 @@ class ExampleTest(SynchronousTestCase):
         _, visitor = self.start("with_service:make_app")
         self.assertIn('"running": true', visitor.get("/")[2])
 
+    def test_a_live_page_shows_what_is_said(self) -> None:
+        _, visitor = self.start("live_pages:make_app")
+        self.assertIn("EventSource", visitor.get("/")[2])
+        with socket.create_connection((visitor.host, visitor.port), 30) as raw, raw.makefile("rb") as events:
+            raw.sendall(b"GET /news HTTP/1.1\r\nHost: here\r\n\r\n")
+            while events.readline().strip():
+                pass  # the head
+            # It says nothing before it is subscribed, so say it until it is heard.
+            raw.settimeout(0.5)
+            heard = b""
+            until = time.monotonic() + 30
+            while b"h\\u00e9" not in heard and time.monotonic() < until:
+                self.assertEqual(visitor.ask("POST", "/say", {"text": "hé"})[0], 303)
+                with contextlib.suppress(TimeoutError):
+                    heard += raw.recv(4096)
+            self.assertIn(b'data: {"text":"h\\u00e9"}', heard)
+
     def test_no_example_is_left_out(self) -> None:
         tested = {
             "hello.py",
             "async_styles.py",
             "asyncio_beside.py",
             "with_service.py",
+            "live_pages.py",
             "guestbook",
             "testing_kit",
         }
