@@ -29,6 +29,7 @@ from cycloneish.httputil import (
     headers,
     parse_cookie,
     parse_range_set,
+    pieces,
     ranges,
     url_concat,
     urls,
@@ -45,7 +46,7 @@ def doctest_failures(module):
 
 class DoctestTest(SynchronousTestCase):
     def test_examples_in_the_docstrings(self):
-        for module in (cookies, errors, forms, grammar, headers, ranges, urls):
+        for module in (cookies, errors, forms, grammar, headers, pieces, ranges, urls):
             self.assertEqual(doctest_failures(module), 0, module)
 
 

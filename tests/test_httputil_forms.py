@@ -20,6 +20,7 @@ from cycloneish.httputil import (
     parse_body_arguments,
     parse_multipart_form_data,
 )
+from cycloneish.httputil.pieces import Pieces
 from tests.timing import ratio
 
 FORM = "application/x-www-form-urlencoded"
@@ -44,6 +45,15 @@ class UrlencodedTest(SynchronousTestCase):
         self.assertIn("Max number of fields exceeded", str(caught.exception))
         config = ParseBodyConfig(urlencoded=ParseUrlEncodedConfig(max_arguments=1))
         self.assertRaises(HTTPInputError, self.parse, b"a&b", config=config)
+
+    def test_size(self):
+        most = ParseUrlEncodedConfig().max_body_size
+        self.assertEqual(len(self.parse(b"a=" + b"x" * (most - 2))["a"][0]), most - 2)
+        with self.assertRaises(HTTPInputError) as caught:
+            self.parse(b"a=" + b"x" * (most - 1))
+        self.assertEqual(caught.exception.status, 413)
+        large = ParseBodyConfig(urlencoded=ParseUrlEncodedConfig(max_body_size=most + 1))
+        self.parse(b"a=" + b"x" * (most - 1), config=large)
 
     def test_limit_of_the_process(self):
         self.addCleanup(httputil.set_parse_body_config, httputil._DEFAULT_PARSE_BODY_CONFIG)
@@ -81,6 +91,32 @@ class MultipartTest(SynchronousTestCase):
             {"f": [{"filename": "x.txt", "body": b"\r\nz\r\n", "content_type": "t/t"}] * 2},
         )
         self.assertEqual(files["f"][0].file.read(), b"\r\nz\r\n")
+
+    def test_bodies_in_pieces(self):
+        body = self.body(self.PART, b"Content-Disposition: form-data; name=f; filename=x\r\n\r\n\r\n--c\r\n")
+        whole = self.parse(body)
+        for first in range(1, len(body) - 1):
+            for second in (first + 1, first + 4, (first + len(body)) // 2):
+                cut = [piece for piece in (body[:first], body[first:second], body[second:]) if piece]
+                self.assertEqual(self.parse(Pieces(cut)), whole, cut)
+        broken = body[:-6]
+        for size in (1, 3, 7):
+            cut = [broken[i : i + size] for i in range(0, len(broken), size)]
+            self.assertRaises(HTTPInputError, self.parse, Pieces(cut))
+
+    def test_pieces_are_read_like_bytes(self):
+        chance = random.Random(1)
+        for _ in range(2000):
+            data = bytes(chance.choices(b"ab", k=chance.randint(1, 30)))
+            cuts = sorted({0, *chance.choices(range(1, len(data) + 1), k=chance.randint(0, 8))} - {len(data)})
+            pieces = Pieces([data[a:b] for a, b in zip(cuts, [*cuts[1:], len(data)], strict=True)])
+            needle = bytes(chance.choices(b"ab", k=chance.randint(1, 5)))
+            start, stop = chance.randint(0, 32), chance.choice([None, chance.randint(0, 32)])
+            self.assertEqual(len(pieces), len(data))
+            self.assertEqual(pieces[start:stop], data[start:stop])
+            self.assertEqual(pieces.find(needle, start, stop), data.find(needle, start, stop))
+            self.assertEqual(pieces.startswith(needle, start), data.startswith(needle, start))
+            self.assertEqual(pieces.join(), data)
 
     def test_empty_form(self):
         for body in (b"--b--", b"--b--\r\n", b"\r\n--b--\r\n\r\n"):

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Final
 from cycloneish.escape import parse_qs_bytes
 from cycloneish.httputil.errors import HTTPInputError
 from cycloneish.httputil.headers import HTTPHeaders, _parse_header
+from cycloneish.httputil.pieces import Pieces
 from cycloneish.util import ObjectDict
 
 __all__ = [
@@ -94,8 +95,11 @@ class ParseMultipartConfig:
 class ParseUrlEncodedConfig:
     """Limits of ``application/x-www-form-urlencoded`` bodies, and of query strings."""
 
-    #: Most arguments of one body or query string.
+    #: Most arguments of one body or query string; 400.
     max_arguments: int = 1000
+    #: Most bytes of one body, since decoding it takes its time; 413. What no one asks for an argument of is
+    #: not decoded, whatever its size.
+    max_body_size: int = 4_194_304
 
 
 @dataclasses.dataclass
@@ -122,7 +126,7 @@ def get_parse_body_config() -> ParseBodyConfig:
 
 def parse_body_arguments(
     content_type: str,
-    body: bytes,
+    body: bytes | Pieces,
     arguments: dict[str, list[bytes]],
     files: dict[str, list[HTTPFile]],
     headers: HTTPHeaders | None = None,
@@ -141,6 +145,10 @@ def parse_body_arguments(
     if media_type == "application/x-www-form-urlencoded":
         _refuse_encoded(headers)
         limits = config or _DEFAULT_PARSE_BODY_CONFIG
+        if len(body) > limits.urlencoded.max_body_size:
+            raise HTTPInputError("x-www-form-urlencoded body too large", status=413)
+        if isinstance(body, Pieces):
+            body = body.join()
         if body.count(b"&") >= limits.urlencoded.max_arguments:
             raise HTTPInputError("Invalid x-www-form-urlencoded body: Max number of fields exceeded")
         for name, values in parse_qs_bytes(body, keep_blank_values=True).items():
@@ -219,7 +227,7 @@ def base_name(filename: str) -> str:
 
 def parse_multipart_form_data(
     boundary: bytes,
-    data: bytes,
+    data: bytes | Pieces,
     arguments: dict[str, list[bytes]],
     files: dict[str, list[HTTPFile]],
     *,
@@ -241,6 +249,8 @@ def parse_multipart_form_data(
         boundary = boundary[1:-1]
     if not boundary:
         raise HTTPInputError("multipart boundary not found")
+    if not isinstance(data, Pieces):
+        data = Pieces([data])
     delimiter = b"\r\n--" + boundary
     if data.startswith(delimiter[2:]):
         position = len(delimiter) - 2
@@ -281,7 +291,7 @@ def parse_multipart_form_data(
         raise HTTPInputError(_MALFORMED + "data after the final boundary")
 
 
-def _headers_end(data: bytes, start: int, limit: int) -> int:
+def _headers_end(data: Pieces, start: int, limit: int) -> int:
     if data.startswith(b"\r\n", start):
         raise HTTPInputError("multipart/form-data missing headers")
     end = data.find(b"\r\n\r\n", start, start + limit + 4)

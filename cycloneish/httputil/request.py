@@ -23,6 +23,7 @@ from cycloneish.httputil.forms import HTTPFile, get_parse_body_config, parse_bod
 from cycloneish.httputil.grammar import RequestStartLine, host_name
 from cycloneish.httputil.headers import HTTPHeaders
 from cycloneish.httputil.interfaces import HTTPConnection
+from cycloneish.httputil.pieces import Pieces
 
 __all__ = ["HTTPServerRequest"]
 
@@ -58,7 +59,7 @@ class HTTPServerRequest:
 
     # Defaults of what is worked out later; they stand on the class so that making an instance does not pay
     # for them.
-    _form_body: bytes | None = None
+    _form_body: bytes | Pieces | None = None
     _arguments: dict[str, list[bytes]]
     _body_arguments: dict[str, list[bytes]]
     _files: dict[str, list[HTTPFile]]
@@ -110,7 +111,7 @@ class HTTPServerRequest:
         self.headers = headers
         self.host = host
         self.host_name = name
-        self.body: bytes = body or b""
+        self._body: bytes | Pieces = body or b""
         if files:
             self._given_files = files
         self.connection = connection
@@ -126,6 +127,21 @@ class HTTPServerRequest:
             limit = get_parse_body_config().urlencoded.max_arguments
             if self.query.count("&") >= limit:
                 raise HTTPInputError("Invalid query string: Max number of fields exceeded")
+
+    @property
+    def body(self) -> bytes:
+        """The body as bytes."""
+        body = self._body
+        if isinstance(body, Pieces):
+            whole = body.join()
+            if self._form_body is body:
+                self._form_body = whole
+            self._body = body = whole
+        return body
+
+    @body.setter
+    def body(self, value: bytes) -> None:
+        self._body = value
 
     @property
     def query_arguments(self) -> dict[str, list[bytes]]:
@@ -150,45 +166,45 @@ class HTTPServerRequest:
         :raises HTTPInputError: the body is a form, and malformed or over a limit. So do :attr:`arguments` and
             :attr:`files`.
         """
-        if self._form_body is not self.body:
+        if self._form_body is not self._body:
             self._parse_body()
         return self._body_arguments
 
     @body_arguments.setter
     def body_arguments(self, value: dict[str, list[bytes]]) -> None:
-        if self._form_body is not self.body:
+        if self._form_body is not self._body:
             self._parse_body()
         self._body_arguments = value
 
     @property
     def arguments(self) -> dict[str, list[bytes]]:
         """Arguments of the query string and of a form body together."""
-        if self._form_body is not self.body:
+        if self._form_body is not self._body:
             self._parse_body()
         return self._arguments
 
     @arguments.setter
     def arguments(self, value: dict[str, list[bytes]]) -> None:
-        if self._form_body is not self.body:
+        if self._form_body is not self._body:
             self._parse_body()
         self._arguments = value
 
     @property
     def files(self) -> dict[str, list[HTTPFile]]:
         """Uploaded files: field name to a list of :class:`~cycloneish.httputil.HTTPFile`."""
-        if self._form_body is not self.body:
+        if self._form_body is not self._body:
             self._parse_body()
         return self._files
 
     @files.setter
     def files(self, value: dict[str, list[HTTPFile]]) -> None:
-        if self._form_body is not self.body:
+        if self._form_body is not self._body:
             self._parse_body()
         self._files = value
 
     def _parse_body(self) -> None:
         """Work out the arguments now instead of on first access, so that a malformed form fails here."""
-        body = self.body
+        body = self._body
         fields: dict[str, list[bytes]] = {}
         files = dict(self._given_files) if self._given_files else {}
         if body and (content_type := self.headers.get("Content-Type")) is not None:
@@ -204,7 +220,7 @@ class HTTPServerRequest:
         self._body_arguments = fields
         self._files = files
         # What was parsed belongs to this body; a handler that sets another one gets that one parsed.
-        self._form_body = self.body
+        self._form_body = self._body
 
     @property
     def cookies(self) -> SimpleCookie:

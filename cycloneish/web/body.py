@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 
 from cycloneish.http.multipart import FormDataStream, FormLimits
 from cycloneish.httputil import HTTPServerRequest
+from cycloneish.httputil.pieces import MIN_PIECE, Pieces
 
 __all__ = ["MULTIPART_BUFFER_SIZE", "BufferedBody", "FormBody", "body_for"]
 
@@ -37,7 +38,13 @@ class BufferedBody:
     def finish(self, request: HTTPServerRequest) -> None:
         """Give the whole to *request*."""
         chunks = self.chunks
-        request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if len(chunks) == 1:
+            request._body = chunks[0]
+        elif chunks and sum(map(len, chunks)) >= MIN_PIECE * len(chunks):
+            # Not joined before somebody asks: of a form the files are, one by one.
+            request._body = Pieces(chunks)
+        else:
+            request._body = b"".join(chunks)
 
     def close(self) -> None:
         """Let go of what is there."""
