@@ -1,0 +1,345 @@
+"""The client's half of the opening handshake (RFC 6455 section 4.1): connect, ask, check the answer.
+
+Called by :class:`~cycloneish.websocket.WebSocketClientConnection`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+from twisted.internet import error as network
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from cycloneish.httputil import (
+    HTTPHeaders,
+    HTTPInputError,
+    encode_username_password,
+    parse_response_start_line,
+    responses,
+)
+from cycloneish.iostream import StreamClosedError
+from cycloneish.websocket.deflate import Agreement, Extensions, accept_answer, parse_extensions
+from cycloneish.websocket.errors import HandshakeError, WebSocketError
+from cycloneish.websocket.handshake import accept_value, has_token
+
+__all__ = ["Answer", "Handshake", "Target", "as_python_error", "endpoint_for", "parse_url", "request_head"]
+
+_PORTS: Final = {"ws": 80, "wss": 443}
+_MAX_HEAD: Final = 65536
+_MAX_INTERIM: Final = 10
+_SAFE_PATH: Final = "/%:@!$&'()*+,;=~-._"
+#: Headers that belong to the handshake and not to the caller.
+_OWN: Final = (
+    "Upgrade",
+    "Connection",
+    "Sec-Websocket-Key",
+    "Sec-Websocket-Version",
+    "Sec-Websocket-Protocol",
+    "Sec-Websocket-Extensions",
+)
+
+
+class Target(NamedTuple):
+    """A URL taken apart."""
+
+    secure: bool
+    host: str
+    port: int
+    authority: str
+    path: str
+    credentials: str | None
+
+
+class Answer(NamedTuple):
+    """What a server agreed to."""
+
+    headers: HTTPHeaders
+    subprotocol: str | None
+    agreement: Agreement | None
+
+
+def basic_credentials(username: str | bytes, password: str | bytes) -> str:
+    """The value of *Authorization* for basic authentication."""
+    return "Basic " + b64encode(encode_username_password(username, password)).decode()
+
+
+def parse_url(url: str) -> Target:
+    """Take a ``ws`` or ``wss`` URL apart.
+
+    :raises ValueError: it is none.
+    """
+    if any(character <= " " or character == "\x7f" for character in url):
+        raise ValueError(f"white space or control character in the URL {url!r:.200}")
+    parts = urlsplit(url)
+    if parts.scheme not in _PORTS:
+        raise ValueError(f"a WebSocket has a URL with ws: or wss:, not {parts.scheme or url!r:.200}")
+    host = parts.hostname
+    if not host:
+        raise ValueError("no host in the URL of a WebSocket")
+    if not host.isascii():
+        host = host.encode("idna").decode()
+    usual = _PORTS[parts.scheme]
+    port = parts.port or usual
+    shown = f"[{host}]" if ":" in host else host
+    path = quote(parts.path or "/", safe=_SAFE_PATH)
+    if parts.query:
+        path += "?" + quote(parts.query, safe=_SAFE_PATH + "?[]")
+    credentials = None
+    if parts.username is not None:
+        credentials = basic_credentials(unquote(parts.username), unquote(parts.password or ""))
+    authority = shown if port == usual else f"{shown}:{port}"
+    return Target(parts.scheme == "wss", host, port, authority, path, credentials)
+
+
+def request_head(target: Target, key: str, given: HTTPHeaders, more: HTTPHeaders) -> bytes:
+    """The request as bytes.
+
+    :param given: the caller's headers.
+    :param more: those of the handshake.
+    :raises ValueError: a header would break out of its line.
+    """
+    headers = given.copy()
+    for name in _OWN:
+        headers.pop(name, None)
+    headers.setdefault("Host", target.authority)
+    if target.credentials is not None:
+        headers.setdefault("Authorization", target.credentials)
+    headers["Upgrade"] = "websocket"
+    headers["Connection"] = "Upgrade"
+    headers["Sec-WebSocket-Key"] = key
+    headers["Sec-WebSocket-Version"] = "13"
+    lines = [f"GET {target.path} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in [*headers.get_all(), *more.get_all()]]
+    if any(character in line for line in lines for character in "\r\n\0"):
+        raise ValueError("a header of the request has a line end or NUL")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def endpoint_for(reactor: Any, target: Target, request: Any, timeout: float) -> Any:
+    """What connects to *target*.
+
+    :param request: may have ``ca_certs``, ``client_cert``, ``client_key``, ``validate_cert``, ``ssl_options``
+        (an object with ``clientConnectionForTLS``) and ``network_interface``.
+    :raises ImportError: for ``wss``, the extra ``tls`` is not installed.
+    """
+    source = getattr(request, "network_interface", None)
+    bind = (source, 0) if source else None
+    endpoint = HostnameEndpoint(reactor, target.host, target.port, timeout=timeout, bindAddress=bind)
+    if not target.secure:
+        return endpoint
+    return wrapClientTLS(_tls_options(target.host, request), endpoint)
+
+
+def _tls_options(host: str, request: Any) -> Any:
+    try:
+        from OpenSSL import SSL
+        from twisted.internet.ssl import (
+            Certificate,
+            CertificateOptions,
+            PrivateCertificate,
+            TLSVersion,
+            optionsForClientTLS,
+            trustRootFromCertificates,
+        )
+    except ImportError as error:
+        raise ImportError("wss: needs more libraries: pip install 'cycloneish[tls]'") from error
+    given = getattr(request, "ssl_options", None)
+    if given is not None:
+        if hasattr(given, "clientConnectionForTLS"):
+            return given
+        raise TypeError("ssl_options: give what twisted.internet.ssl.optionsForClientTLS() returns")
+    root = own = None
+    ca_certs = getattr(request, "ca_certs", None)
+    if ca_certs:
+        begin = b"-----BEGIN CERTIFICATE-----"
+        parts = Path(ca_certs).read_bytes().split(begin)[1:]
+        root = trustRootFromCertificates([Certificate.loadPEM(begin + part) for part in parts])
+    client_cert = getattr(request, "client_cert", None)
+    if client_cert:
+        pem = Path(client_cert).read_bytes()
+        client_key = getattr(request, "client_key", None)
+        own = PrivateCertificate.loadPEM(pem + (Path(client_key).read_bytes() if client_key else b""))
+    lowest = {"insecurelyLowerMinimumTo": None, "raiseMinimumTo": TLSVersion.TLSv1_2}
+    extra = {"raiseMinimumTo": lowest["raiseMinimumTo"]}
+    if getattr(request, "validate_cert", None) is False:
+        return _unverified(CertificateOptions, SSL, host, own, extra)
+    return optionsForClientTLS(host, trustRoot=root, clientCertificate=own, extraCertificateOptions=extra)
+
+
+def _unverified(options_class: Any, ssl: Any, host: str, own: Any, extra: dict[str, Any]) -> Any:
+    """Options that take any certificate, for ``validate_cert=False``."""
+    if own is not None:
+        extra = {**extra, "privateKey": own.privateKey.original, "certificate": own.original}
+    options = options_class(verify=False, **extra)
+    context = options.getContext()
+
+    class Unverified:
+        """Makes connections that are encrypted, and to whoever answers."""
+
+        def clientConnectionForTLS(self, tls_protocol: Any) -> Any:
+            connection = ssl.Connection(context, None)
+            if not host.replace(".", "").isdigit() and ":" not in host:
+                connection.set_tlsext_host_name(host.encode())
+            return connection
+
+    from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+    from zope.interface import directlyProvides
+
+    unverified = Unverified()
+    directlyProvides(unverified, IOpenSSLClientConnectionCreator)
+    return unverified
+
+
+_ERRNO: Final = {
+    network.ConnectionRefusedError: errno.ECONNREFUSED,
+    network.NoRouteError: errno.ENETUNREACH,
+    network.TCPTimedOutError: errno.ETIMEDOUT,
+    network.TimeoutError: errno.ETIMEDOUT,
+}
+
+
+def as_python_error(error: BaseException) -> BaseException:
+    """Twisted's errors of connections as the exceptions that Python has for them."""
+    if isinstance(error, network.DNSLookupError):
+        return socket.gaierror(socket.EAI_NONAME, str(error))
+    if isinstance(error, network.ConnectError):
+        number = error.osError
+        if not isinstance(number, int):
+            number = _ERRNO.get(type(error), errno.ECONNREFUSED)
+        return OSError(number, os.strerror(number))
+    if isinstance(error, network.ConnectionLost | network.ConnectionDone):
+        return StreamClosedError(error)
+    return error
+
+
+class Handshake(Protocol):
+    """Asks for a WebSocket and checks the answer; then everything goes to the protocol.
+
+    :param head: the request.
+    :param key: that was sent in it.
+    :param subprotocols: that were offered.
+    :param options: of the compression that was offered, None if it was not.
+    :param done: called with an :class:`Answer` or an exception, once. For an answer it returns the protocol
+        that takes the connection over.
+    """
+
+    def __init__(
+        self,
+        head: bytes,
+        key: str,
+        subprotocols: list[str],
+        options: Any,
+        done: Callable[[Answer | BaseException], Any],
+    ) -> None:
+        self._head = head
+        self._key = key
+        self._subprotocols = subprotocols
+        self._options = options
+        self._done: Callable[[Answer | BaseException], Any] | None = done
+        self._buffer = b""
+        self._interim = 0
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        try:
+            transport.setTcpNoDelay(True)
+        except (AttributeError, OSError):
+            pass
+        transport.write(self._head)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._buffer += data
+        while self._done is not None:
+            head, end, rest = self._buffer.partition(b"\r\n\r\n")
+            if len(head) > _MAX_HEAD:
+                self._fail(WebSocketError("the answer of the server is too long"))
+                return
+            if not end:
+                return
+            try:
+                answer = self._check(head)
+            except (HTTPInputError, ValueError) as error:
+                self._fail(WebSocketError(f"the server's answer is no WebSocket: {error}"))
+                return
+            except WebSocketError as error:
+                self._fail(error)
+                return
+            self._buffer = rest
+            if answer is not None:
+                self._hand_over(answer)
+
+    def _check(self, head: bytes) -> Answer | None:
+        status, _, lines = head.decode("latin-1").partition("\r\n")
+        start = parse_response_start_line(status)
+        headers = HTTPHeaders.parse(lines)
+        if 100 <= start.code < 200 and start.code != 101:
+            self._interim += 1
+            if self._interim > _MAX_INTERIM:
+                raise WebSocketError("too many interim responses")
+            return None
+        if start.code != 101:
+            if 200 <= start.code < 300:
+                raise WebSocketError("Non-websocket response")
+            message = start.reason or responses.get(start.code, "Unknown")
+            raise HandshakeError(start.code, message, headers)
+        if not has_token(headers, "Upgrade", "websocket") or not has_token(headers, "Connection", "upgrade"):
+            raise ValueError("it upgrades to something else")
+        if headers.get("Sec-WebSocket-Accept", "").strip() != accept_value(self._key.encode()):
+            raise ValueError("Sec-WebSocket-Accept is wrong")
+        extensions: Extensions = parse_extensions(headers.get("Sec-WebSocket-Extensions", ""))
+        subprotocol = headers.get("Sec-WebSocket-Protocol")
+        if subprotocol is not None and subprotocol not in self._subprotocols:
+            raise ValueError(f"subprotocol {subprotocol!r:.100} was not offered")
+        return Answer(headers, subprotocol, accept_answer(extensions, self._options))
+
+    def _hand_over(self, answer: Answer) -> None:
+        done, self._done = self._done, None
+        if done is None:
+            return
+        rest, self._buffer = self._buffer, b""
+        successor = done(answer)
+        # Twisted calls this object's methods; from now on they are the other's.
+        self.connectionLost = successor.connectionLost  # type: ignore[method-assign]
+        self.dataReceived = successor.dataReceived  # type: ignore[method-assign]
+        successor.makeConnection(self.transport)
+        successor.opened()
+        if rest:
+            successor.dataReceived(rest)
+
+    def _fail(self, error: BaseException) -> None:
+        done, self._done = self._done, None
+        self.transport.abortConnection()  # type: ignore[union-attr]
+        if done is not None:
+            done(error)
+
+    def abort(self) -> None:
+        """Give up."""
+        self._done = None
+        if self.transport is not None:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        done, self._done = self._done, None
+        if done is not None and reason.value is not None:
+            done(as_python_error(reason.value))
+
+
+class HandshakeFactory(Factory):
+    """Makes the one :class:`Handshake` of a call."""
+
+    noisy = False
+
+    def __init__(self, handshake: Handshake) -> None:
+        self._handshake = handshake
+
+    def buildProtocol(self, addr: Any) -> Handshake:
+        return self._handshake
