@@ -171,9 +171,14 @@ class ServerConnection(Protocol):
     def shut_down(self) -> None:
         """Close as soon as the request in flight is answered; an idle connection closes at once.
 
-        So does one whose peer has shut its side: most such peers are gone, and none will ask again.
+        So does one whose peer has shut its side: most such peers are gone, and none will ask again. Another
+        protocol that has taken the connection over is asked to ``shut_down``, if it can.
         """
-        if self._peer_shut:
+        if self._state == DETACHED:
+            shut_down = getattr(self._successor, "shut_down", None)
+            if shut_down is not None:
+                shut_down()
+        elif self._peer_shut:
             self.abort()
         elif self._exchange is not None:
             self._exchange.keep_alive = False

@@ -64,8 +64,8 @@ class Stream:
 
     def close(self) -> None:
         """Close the connection when what was written is sent, without a close frame."""
-        self._protocol._flush()
-        self._protocol.transport.loseConnection()
+        self._protocol.server_terminated = True
+        self._protocol._lose_transport()
 
     def closed(self) -> bool:
         """Whether the connection is gone."""
@@ -343,7 +343,8 @@ class WebSocketProtocol13(WebSocketProtocol, Receiver, Sender):
             except UnicodeDecodeError:
                 self._fail(BAD_DATA, "reason is not UTF-8")
                 return
-            self.close_code, self.close_reason = code, reason or None
+            if code != self.close_code or reason:  # the echo of a code does not undo its reason
+                self.close_code, self.close_reason = code, reason or None
         self.client_terminated = True
         self._deafen()
         if self.server_terminated:
@@ -363,7 +364,7 @@ class WebSocketProtocol13(WebSocketProtocol, Receiver, Sender):
 
     def _lose_transport(self) -> None:
         self._closing_timer = None
-        self._flush()
+        self._let_go()
         self.transport.loseConnection()
         if not self._lost and self._write_paused:
             # What waits would keep the connection open for as long as the peer likes.
@@ -381,7 +382,7 @@ class WebSocketProtocol13(WebSocketProtocol, Receiver, Sender):
         self._deafen()
         self._stop_pinging()
         self._stop_closing_timer()
-        self._flush()
+        self._let_go()
         self._close_after(self.params.close_timeout, self._abort)
         if can_half_close(self.transport):
             # Unread bytes would reset the connection, and the reset overtake the close frame.
@@ -404,9 +405,13 @@ class WebSocketProtocol13(WebSocketProtocol, Receiver, Sender):
         if self.transport is not None and not self._lost:
             self.transport.abortConnection()
 
-    def _flush(self) -> None:
+    def _let_go(self) -> None:
+        """Leave what was written to the transport, which is closed next."""
         if self._writer is not None:
             self._writer.flush()
+        if not can_half_close(self.transport):
+            # TLS does not close as long as there is a producer.
+            self.transport.unregisterProducer()
 
     def _deafen(self) -> None:
         """Take no more messages."""

@@ -71,10 +71,11 @@ class LiveTestCase(TestCase):
 
     timeout = 20
     port: int
+    server: HTTPServer
 
     def serve(self, target: Any, **options: Any) -> None:
         """Serve *target* (anything HTTPServer takes) until the end of the test."""
-        server = HTTPServer(target, **options)
+        server = self.server = HTTPServer(target, **options)
         listening = reactor.listenTCP(0, server, interface="127.0.0.1")
         self.port = listening.getHost().port
         self.addCleanup(server.close_all_connections)

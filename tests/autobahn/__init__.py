@@ -1,0 +1,1 @@
+"""The Autobahn testsuite against this package's WebSockets; see `__main__`."""
