@@ -24,7 +24,14 @@ CYCLONE_DIFFERS = {
     "app": "the project generator wrote Python 2",
     "auth": "comes in a later release",
     "httpclient": "comes in a later release",
-    "websocket": "comes in a later release",
+    "websocket.FrameDecodeError": "of the draft of 2010, as the next one",
+    "websocket.Hixie76FrameDecoder": "no browser has spoken it since 2012",
+    "websocket.WebSocketProtocol76": "no browser has spoken it since 2012",
+    "websocket.WebSocketProtocol17": "is WebSocketProtocol13, as in Tornado",
+    "websocket.WebSocketProtocol.acceptConnection": "is accept_connection, as in Tornado",
+    "websocket.WebSocketProtocol.rawDataReceived": "is dataReceived, as in every protocol",
+    "websocket.WebSocketProtocol.request": "is an attribute of the handler",
+    "websocket.WebSocketProtocol.sendMessage": "is write_message, as in Tornado",
     "httpserver.HTTPConnection": "was the protocol; the protocol is the engine's own",
     "httputil.HTTPHeaders.get": "the parameter is called key, as in every mapping",
     "httputil.HTTPHeaders.update": "the mapping is positional only, as in every mapping",
@@ -33,6 +40,11 @@ CYCLONE_DIFFERS = {
     "options.curses": "an imported module",
     "web.ChunkedTransferEncoding.transform_chunk": "the parameter is called chunk, as in the others",
     "web.URLSpec": "the second parameter is handler, as in Tornado; handler_class works by name",
+}
+#: Tornado's names that are not here, each with its reason.
+TORNADO_DIFFERS = {
+    f"websocket.WebSocketClientConnection.{name}": "inherited from Tornado's HTTP client, which it is built on"
+    for name in ("data_received", "finish", "headers_received", "run")
 }
 #: Where a module of Cyclone's is here.
 ELSEWHERE = {"__init__": "", "testing.client": "testing.cyclone", "testing.testcase": "testing.cyclone"}
@@ -143,7 +155,7 @@ class NamesTest(SynchronousTestCase):
     def test_every_name_of_tornado_is_here(self) -> None:
         listed = self.read("tornado_names.json")
         self.assertGreater(sum(len(names) for names in listed.values()), 120)
-        self.assertEqual(problems(listed, {}), {})
+        self.assertEqual(set(problems(listed, {})), set(TORNADO_DIFFERS))
 
     def test_every_name_of_cyclone_is_here_or_has_its_reason(self) -> None:
         listed = self.read("cyclone_names.json")

@@ -26,6 +26,7 @@ _SAME = frozenset(
         "testing",
         "util",
         "web",
+        "websocket",
         "wsgi",
         "bottle",
         "jsonrpc",
@@ -40,7 +41,6 @@ _COMING = {
     "auth": "signing in through others (cycloneish.auth) comes in a later release",
     "httpclient": "the client (cycloneish.httpclient) comes in a later release; until then treq",
     "simple_httpclient": "the client (cycloneish.httpclient) comes in a later release; until then treq",
-    "websocket": "WebSockets (cycloneish.websocket) come in a later release",
 }
 _GONE = {
     "tornado.concurrent": "use Deferreds, or asyncio's futures on the asyncio reactor",

@@ -166,7 +166,7 @@ class WebSocketClientConnection:
             return None
         self._stop_timer()
         self.headers = answer.headers
-        protocol = self.protocol = WebSocketProtocol13(self, True, self.params)
+        protocol = self.protocol = self.get_websocket_protocol()
         protocol.selected_subprotocol = answer.subprotocol
         if answer.agreement is not None:
             protocol.agree_on_compression(answer.agreement)
@@ -174,6 +174,10 @@ class WebSocketClientConnection:
         self.params.reactor = self.params.reactor or getattr(self._handshake.transport, "reactor", None)  # type: ignore[union-attr]
         protocol.when_connected = self._connected
         return protocol
+
+    def get_websocket_protocol(self) -> WebSocketProtocol13:
+        """Make the protocol of the connection."""
+        return WebSocketProtocol13(self, True, self.params)
 
     def _connected(self) -> None:
         self._handshake = self._connecting = None

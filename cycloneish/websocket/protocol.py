@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from asyncio import CancelledError as FutureCancelled
+from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import copy_context
 from functools import lru_cache
@@ -92,9 +93,44 @@ class WebSocketProtocol:
         self.server_terminated = False
         self.transport: Any = None
 
+    selected_subprotocol: str | None = None
+    """What was agreed on."""
+
+    def accept_connection(self, handler: Any) -> None:
+        """Answer a handler's request and take its connection."""
+        raise NotImplementedError
+
+    def write_message(self, message: str | bytes | Mapping[str, Any], binary: bool = False) -> Deferred[None]:
+        """Send a message."""
+        raise NotImplementedError
+
+    def write_ping(self, data: bytes) -> None:
+        """Send a ping."""
+        raise NotImplementedError
+
+    def start_pinging(self) -> None:
+        """Send pings from now on."""
+        raise NotImplementedError
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Close the connection."""
+        raise NotImplementedError
+
+    def is_closing(self) -> bool:
+        """Whether it is being closed, or is gone."""
+        raise NotImplementedError
+
+    def on_connection_close(self) -> None:
+        """Drop the connection."""
+        raise NotImplementedError
+
+    def set_nodelay(self, x: bool) -> None:
+        """Send small messages at once, or let the kernel collect them."""
+        raise NotImplementedError
+
 
 @implementer(IProtocol, IPushProducer)
-class WebSocketProtocol13(WebSocketProtocol, Receiver, Sender):
+class WebSocketProtocol13(Receiver, Sender, WebSocketProtocol):
     """RFC 6455, version 13.
 
     :param handler: gets the messages.
@@ -114,8 +150,6 @@ class WebSocketProtocol13(WebSocketProtocol, Receiver, Sender):
     #: What the peer's close frame said; where this side found fault, what it said. None where nobody did.
     close_code: int | None = None
     close_reason: str | None = None
-    selected_subprotocol: str | None = None
-
     #: Called when messages can be sent.
     when_connected: Any = None
 
@@ -324,10 +358,10 @@ class WebSocketProtocol13(WebSocketProtocol, Receiver, Sender):
         """Close because the server stops; called by the HTTP engine."""
         self.close(GOING_AWAY, "the server stops")
 
-    def set_nodelay(self, value: bool) -> None:
+    def set_nodelay(self, x: bool) -> None:
         """Send small messages at once, which is the default, or let the kernel collect them."""
         with suppress(AttributeError, OSError):  # a Unix socket, a transport in memory, a peer that left
-            self.transport.setTcpNoDelay(value)
+            self.transport.setTcpNoDelay(x)
 
     def _closed_by_peer(self, data: bytes) -> None:
         if len(data) == 1:

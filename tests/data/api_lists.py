@@ -27,6 +27,7 @@ MODULES = [
     "testing",
     "util",
     "web",
+    "websocket",
     "wsgi",
 ]
 KINDS = {
