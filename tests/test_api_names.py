@@ -43,7 +43,7 @@ CYCLONE_DIFFERS = {
 }
 #: Tornado's names that are not here, each with its reason.
 TORNADO_DIFFERS = {
-    f"websocket.WebSocketClientConnection.{name}": "inherited from Tornado's HTTP client, which it is built on"
+    f"websocket.WebSocketClientConnection.{name}": "belongs to the HTTP client that Tornado's is built on"
     for name in ("data_received", "finish", "headers_received", "run")
 }
 #: Where a module of Cyclone's is here.

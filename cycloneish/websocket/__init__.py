@@ -9,6 +9,7 @@ from __future__ import annotations
 from cycloneish.websocket.client import WebSocketClientConnection, websocket_connect
 from cycloneish.websocket.errors import HandshakeError, WebSocketClosedError, WebSocketError
 from cycloneish.websocket.handler import WebSocketHandler
+from cycloneish.websocket.hub import Hub, HubFullError
 from cycloneish.websocket.params import STATISTICS, Statistics, WebSocketParams
 from cycloneish.websocket.protocol import WebSocketProtocol, WebSocketProtocol13
 from cycloneish.websocket.sending import PreparedMessage
@@ -16,6 +17,8 @@ from cycloneish.websocket.sending import PreparedMessage
 __all__ = [
     "STATISTICS",
     "HandshakeError",
+    "Hub",
+    "HubFullError",
     "PreparedMessage",
     "Statistics",
     "WebSocketClientConnection",

@@ -82,6 +82,7 @@ class WebSocketHandler(RequestHandler):
     _upgraded = False
     _on_close_called = False
     _closed: Deferred[None] | None = None
+    _when_closed: list[Callable[[WebSocketHandler], Any]] | None = None
 
     write = _of_http("write")
     redirect = _of_http("redirect")
@@ -234,6 +235,12 @@ class WebSocketHandler(RequestHandler):
             connection.close(code, reason)
             self.ws_connection = None
 
+    def call_when_closed(self, callback: Callable[[WebSocketHandler], Any]) -> None:
+        """Have *callback* called with this handler after `on_close`."""
+        if self._when_closed is None:
+            self._when_closed = []
+        self._when_closed.append(callback)
+
     def set_nodelay(self, value: bool) -> None:
         """Send small messages at once (True, the default here), or let the kernel collect them."""
         if self.ws_connection is None:
@@ -358,6 +365,12 @@ class WebSocketHandler(RequestHandler):
                 drive(result).addErrback(self._on_close_failed)
         except Exception:
             app_log.error("Uncaught exception in on_close %s", self._request_summary(), exc_info=True)
+        callbacks, self._when_closed = self._when_closed, None
+        for callback in callbacks or ():
+            try:
+                callback(self)
+            except Exception:
+                app_log.error("Uncaught exception of what followed on_close", exc_info=True)
         closed, self._closed = self._closed, None
         if closed is not None:
             closed.callback(None)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import socket
+import subprocess
+import sys
 import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.programs import EXAMPLES, ROOT, Running, Visitor, run_command
+from tests.programs import EXAMPLES, ROOT, Running, Visitor, environment, run_command
 
 FREE_PORT = ("--listen", "tcp:0:interface=127.0.0.1")
 
@@ -68,6 +71,22 @@ class ExampleTest(SynchronousTestCase):
         _, visitor = self.start("with_service:make_app")
         self.assertIn('"running": true', visitor.get("/")[2])
 
+    def test_chat(self) -> None:
+        _, visitor = self.start("chat:make_app")
+        self.assertIn("new WebSocket", visitor.get("/room/kitchen")[2])
+        url = f"ws://{visitor.host}:{visitor.port}/socket/kitchen"
+        client = subprocess.run(
+            [sys.executable, "chat_client.py", url, "hello"],
+            cwd=EXAMPLES,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.assertEqual(client.stderr, "")
+        said = [json.loads(line)["text"] for line in client.stdout.splitlines()]
+        self.assertEqual(said, ["Welcome to kitchen", "hello"])
+
     def test_a_live_page_shows_what_is_said(self) -> None:
         _, visitor = self.start("live_pages:make_app")
         self.assertIn("EventSource", visitor.get("/")[2])
@@ -91,6 +110,8 @@ class ExampleTest(SynchronousTestCase):
             "async_styles.py",
             "asyncio_beside.py",
             "with_service.py",
+            "chat.py",
+            "chat_client.py",
             "live_pages.py",
             "guestbook",
             "testing_kit",
