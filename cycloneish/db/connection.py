@@ -3,22 +3,32 @@
 :class:`Connection` is txpostgres' connection with the parts changed that a pool cannot live with:
 its idle reader raises into the reactor when the server goes away, cancelling blocks (libpq opens a
 second connection and waits for it), and a cancelled statement leaves the caller to find out when the
-connection can be used again.  :class:`Canceller` sends the cancel requests of a whole pool.
+connection can be used again.  It also polls in a way of its own, as most of the time of a small query
+goes into that: the socket stays registered with the reactor from the first to the last statement, no
+poll is made before something has arrived, and the answer is handed on in the same turn.
 
-:mod:`cycloneish.db.opening` makes connections; the pool (:mod:`cycloneish.db.postgres`) and the notification
-listener (:mod:`cycloneish.db.listen`) use them.
+:mod:`cycloneish.db.opening` makes connections; the pool (:mod:`cycloneish.db.postgres`) and the
+notification listener (:mod:`cycloneish.db.listen`) use them.
+
+The seam for what is built on top (such as the SQLAlchemy dialect): ``Pool._lease()`` fires with a
+connection that is the caller's until ``Pool._release(connection)``.  ``connection.run(sql, parameters,
+collect)`` sends a statement with psycopg2's placeholders and fires with ``collect(cursor)``, where the
+cursor is psycopg2's own (``description``, ``fetchall()``, ``rowcount``, ``statusmessage``); cancelling
+that Deferred cancels on the server.  ``lost``, ``busy``, ``in_transaction`` and ``abort()`` tell and end
+its state.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 import select
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -36,7 +46,7 @@ try:
 except ImportError as error:
     raise MissingDependency("txpostgres", "postgres") from error
 
-__all__ = ["Canceller", "Connection", "Parameters"]
+__all__ = ["CancelRequests", "Connection", "Parameters", "Statement"]
 
 log = logging.getLogger("cycloneish.db")
 
@@ -47,8 +57,11 @@ Parameters = tuple[Any, ...] | list[Any] | dict[str, Any] | None
 CANCEL_TIMEOUT = 5.0
 # Seconds until a cancel request is repeated for a statement that still runs.
 _CANCEL_AGAIN = 0.1
-#: Seconds after which the connection that sends cancel requests is closed when it has nothing to do.
-CANCELLER_IDLE = 30.0
+
+# Bytes of a statement that surely go out at once, as nothing else is on its way.
+_SMALL = 4096
+_OK = psycopg2.extensions.POLL_OK
+_WRITE = psycopg2.extensions.POLL_WRITE
 
 # Codes after which the server closes the connection: shutdown, crash of another backend, not ready,
 # idle time-outs; and the whole of class 08.
@@ -65,20 +78,51 @@ _BYTES = psycopg2.extensions.new_type((_BYTEA_OID,), "BYTES", _to_bytes)
 psycopg2.extras.register_uuid()
 
 
-class _Statement:
-    """One statement on its way: queued, running, or cancelled and waiting to be over."""
+class CancelRequests(Protocol):
+    """What asks the server to end a statement (:class:`cycloneish.db.canceller.Canceller`)."""
 
-    __slots__ = ("collect", "deferred", "limit", "parameters", "sql", "timer")
+    def cancel(self, pid: int) -> Deferred[None]:
+        """Ask the server to end what backend *pid* does."""
+
+
+class Statement(Deferred[Any]):
+    """One statement on its way: waiting, running, or cancelled and waiting to be over.
+
+    It is the Deferred that its caller gets; one object for both makes small queries cheaper.
+
+    :param owner: told by ``withdraw(statement)`` when it is cancelled: the pool while it waits for a
+        connection, then the connection.
+    """
 
     def __init__(
-        self, sql: str, parameters: Parameters, collect: Callable[[Any], Any], limit: float | None
+        self,
+        owner: Any,
+        sql: str,
+        parameters: Parameters,
+        collect: Callable[[Any], Any],
+        limit: float | None,
     ) -> None:
+        super().__init__(_withdraw)
+        self.owner = owner
         self.sql = sql
         self.parameters = parameters
         self.collect = collect
         self.limit = limit
-        self.deferred: Deferred[Any] | None = None
+        self.cursor: Any = None
         self.timer: Any = None
+        #: Whether somebody still waits for the result.
+        self.wanted = True
+        #: When a call gives up waiting for a connection, in reactor seconds; the time it began to wait.
+        self.deadline = 0.0
+        self.since = 0.0
+
+    def start(self, connection: Connection) -> None:
+        """Run on *connection*, which the pool found."""
+        connection.submit(self)
+
+
+def _withdraw(statement: Any) -> None:
+    statement.owner.withdraw(statement)
 
 
 @implementer(IReadWriteDescriptor)
@@ -115,17 +159,6 @@ class _SocketWait:
         self.doRead()
 
 
-class _Cursor(txpostgres.Cursor):  # type: ignore[misc]
-    """A cursor that reports a cancelled statement as the server does.
-
-    txpostgres makes a ``CancelledError`` of it, which would tell a caller that he cancelled something
-    himself where it was the server's ``statement_timeout``.
-    """
-
-    def _handleCancellation(self, failure: Failure) -> Failure:
-        return failure
-
-
 class Connection(txpostgres.Connection):  # type: ignore[misc]
     """A connection that runs one statement after the other and says when it is idle or lost.
 
@@ -136,14 +169,12 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
     :ivar canceller: sends cancel requests; without one a cancelled statement costs the connection.
     """
 
-    cursorFactory = _Cursor
-
     def __init__(self, reactor: Any) -> None:
         super().__init__(reactor)
         self.on_idle: Callable[[Connection], None] | None = None
         self.on_lost: Callable[[Connection, Exception], None] | None = None
         self.on_notify: Callable[[str, str], None] | None = None
-        self.canceller: Canceller | None = None
+        self.canceller: CancelRequests | None = None
         self.lost: Exception | None = None
         self.leased = False
         self.opened_at = 0.0
@@ -154,14 +185,14 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         #: When the sweep shall end the running statement, in reactor seconds; 0 for never.
         self.deadline = 0.0
         self.pid = 0
-        self._running: _Statement | None = None
-        self._waiting: deque[_Statement] = deque()
+        self._running: Statement | None = None
+        self._waiting: deque[Statement] = deque()
         self._cancelling = False
         self._cancel_timer: Any = None
         self._resend_timer: Any = None
         self._readable: select.poll | None = None
-        self._closing = False
         self._socket_wait: _SocketWait | None = None
+        self._descriptor = -1
 
     # -- connecting ------------------------------------------------------------------------------
 
@@ -179,13 +210,12 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
             except psycopg2.Error:
                 result.errback()
                 return
-            if state == psycopg2.extensions.POLL_OK:
-                self.reactor.addReader(self)
+            if state == _OK:
                 self._opened(number)
                 result.callback(self)
                 return
             wait = self._socket_wait = _SocketWait(self.reactor, number, step)
-            if state == psycopg2.extensions.POLL_WRITE:
+            if state == _WRITE:
                 self.reactor.addWriter(wait)
             else:
                 self.reactor.addReader(wait)
@@ -203,8 +233,16 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         self.opened_at = self.reactor.seconds()
         # bytea as bytes, as one would expect, rather than as a memoryview.
         psycopg2.extensions.register_type(_BYTES, self._connection)
+        # libpq may close its socket within poll(). The reactor gets a number of our own for the same
+        # socket, so that it never holds one that somebody else was given meanwhile.
+        self._descriptor = os.dup(number)
         self._readable = select.poll()
-        self._readable.register(number, select.POLLIN)
+        self._readable.register(self._descriptor, select.POLLIN)
+        self.reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """The number that the reactor watches; -1 before and after."""
+        return self._descriptor
 
     # -- statements ------------------------------------------------------------------------------
 
@@ -226,15 +264,23 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         """
         if self.lost is not None:
             return fail(self.lost)
-        statement = _Statement(sql, parameters, collect, timeout)
-        deferred = statement.deferred = Deferred(lambda _: self._cancelled(statement))
+        statement = Statement(self, sql, parameters, collect, timeout)
+        self.submit(statement)
+        return statement
+
+    def submit(self, statement: Statement) -> None:
+        """As :meth:`run`, for a statement made before there was a connection for it."""
+        if self.lost is not None:
+            statement.errback(self.lost)
+            return
+        statement.owner = self
+        timeout = statement.limit
         if timeout is not None and timeout != math.inf:
             statement.timer = self.reactor.callLater(timeout, self._timed_out, statement, timeout)
         if self._running is None:
             self._send(statement)
         else:
             self._waiting.append(statement)
-        return deferred
 
     @property
     def busy(self) -> bool:
@@ -244,7 +290,7 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
     @property
     def in_transaction(self) -> bool:
         """Whether the server has a transaction open, failed or not."""
-        return bool(self._connection.info.transaction_status)
+        return bool(self._connection.get_transaction_status())
 
     def alive(self) -> bool:
         """Whether an idle connection is still there, asked of the socket without waiting.
@@ -262,62 +308,70 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         """End the running statement because its time is over (the pool's sweep)."""
         statement = self._running
         self.deadline = 0.0
-        if statement is not None and statement.deferred is not None:
+        if statement is not None and statement.wanted:
             self._timed_out(statement, None)
 
     def abort(self, reason: str = "the connection was closed") -> None:
         """Close the connection now; what is under way fails with :exc:`ConnectionLost`."""
         self._lose(ConnectionLost(reason))
 
-    def _send(self, statement: _Statement) -> None:
+    def _send(self, statement: Statement) -> None:
         self._running = statement
-        if statement.limit is None and self.query_timeout is not None:
+        if self.query_timeout is not None and statement.limit is None:
             self.deadline = self.reactor.seconds() + self.query_timeout
         raw = self._connection
         if raw is None or raw.closed:
             self._lose(ConnectionLost("the connection to PostgreSQL is closed"))
             return
-        cursor = self.cursor()
-        cursor.execute(statement.sql, statement.parameters).addCallbacks(
-            self._done, self._failed, callbackArgs=(statement,), errbackArgs=(statement,)
-        )
+        try:
+            cursor = statement.cursor = raw.cursor()
+            cursor.execute(statement.sql, statement.parameters)
+        except Exception as error:
+            # In a turn of its own: a long queue of statements that fail here would be a deep recursion.
+            self.reactor.callLater(0, self._not_sent, statement, error)
+            return
+        if len(cursor.query) > _SMALL:
+            # May not have gone out in one piece.
+            self.doRead()
 
-    def _done(self, cursor: Any, statement: _Statement) -> None:
-        deferred = self._finish(statement)
+    def _not_sent(self, statement: Statement, error: Exception) -> None:
+        if self._running is statement:
+            self._failed(statement, error)
+
+    def _done(self, statement: Statement) -> None:
+        wanted = self._finish(statement)
+        cursor, statement.cursor = statement.cursor, None
         result: Any = None
         failed: Exception | None = None
-        if deferred is not None:
+        if wanted:
             try:
                 result = statement.collect(cursor)
             except Exception as error:
                 failed = error
-        cursor.close()
         self._next()
-        if deferred is None:
-            return
-        if failed is None:
-            deferred.callback(result)
-        else:
-            deferred.errback(failed)
+        if failed is not None:
+            statement.errback(failed)
+        elif wanted:
+            statement.callback(result)
 
-    def _failed(self, failure: Failure, statement: _Statement) -> None:
-        deferred = self._finish(statement)
-        error = failure.value
+    def _failed(self, statement: Statement, error: Exception) -> None:
+        wanted = self._finish(statement)
+        statement.cursor = None
         if self.lost is None and self._is_fatal(error):
             lost = ConnectionLost(f"the connection to PostgreSQL was lost: {_first_line(error)}")
             lost.__cause__ = error
             self._lose(lost)
         if self.lost is not None:
-            if deferred is not None:
-                deferred.errback(self.lost)
+            if wanted:
+                statement.errback(self.lost)
             return
         self._next()
-        if deferred is not None:
-            deferred.errback(failure)
+        if wanted:
+            statement.errback(error)
 
-    def _finish(self, statement: _Statement) -> Deferred[Any] | None:
-        """The Deferred that still waits for *statement*, if there is one; its timer is stopped."""
-        deferred, statement.deferred = statement.deferred, None
+    def _finish(self, statement: Statement) -> bool:
+        """Whether somebody still waits for *statement*; its timer is stopped."""
+        wanted, statement.wanted = statement.wanted, False
         if statement.timer is not None:
             if statement.timer.active():
                 statement.timer.cancel()
@@ -325,7 +379,7 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         if self._running is statement:
             self._running = None
         self.deadline = 0.0
-        return deferred
+        return wanted
 
     def _next(self) -> None:
         if self._cancelling or self.lost is not None or self._running is not None:
@@ -339,29 +393,29 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
 
     # -- cancelling ------------------------------------------------------------------------------
 
-    def _cancelled(self, statement: _Statement) -> None:
-        """The caller cancelled the Deferred of *statement*; Twisted fails it after this returns."""
+    def withdraw(self, statement: Statement) -> None:
+        """The caller cancelled *statement*; Twisted fails it after this returns."""
         self._give_up(statement)
 
-    def _timed_out(self, statement: _Statement, timeout: float | None) -> None:
-        deferred = self._give_up(statement)
-        if deferred is not None:
+    def _timed_out(self, statement: Statement, timeout: float | None) -> None:
+        if self._give_up(statement):
             took = "too long" if timeout is None else f"more than {timeout:g} s"
-            deferred.errback(
+            statement.errback(
                 QueryTimeout(f"the statement took {took} and was cancelled: {statement.sql[:200]}")
             )
 
-    def _give_up(self, statement: _Statement) -> Deferred[Any] | None:
-        deferred, statement.deferred = statement.deferred, None
+    def _give_up(self, statement: Statement) -> bool:
+        wanted, statement.wanted = statement.wanted, False
         if statement.timer is not None:
             if statement.timer.active():
                 statement.timer.cancel()
             statement.timer = None
-        if statement in self._waiting:
+        if statement is self._running:
+            if not self._cancelling:
+                self._request_cancel()
+        elif statement in self._waiting:
             self._waiting.remove(statement)
-        elif statement is self._running and not self._cancelling:
-            self._request_cancel()
-        return deferred
+        return wanted
 
     def _request_cancel(self) -> None:
         if self.canceller is None:
@@ -401,8 +455,6 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
     # -- loss ------------------------------------------------------------------------------------
 
     def _is_fatal(self, error: BaseException | None) -> bool:
-        if isinstance(error, CancelledError):
-            return False
         if self._connection is None or self._connection.closed:
             return True
         code = getattr(error, "pgcode", None) or ""
@@ -417,30 +469,27 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         waiting, self._waiting = self._waiting, deque()
         self.close()
         for statement in ([running] if running is not None else []) + list(waiting):
-            deferred = self._finish(statement)
-            if deferred is not None:
-                deferred.errback(error)
+            if self._finish(statement):
+                statement.errback(error)
         if self.on_lost is not None:
             self.on_lost(self, error)
 
     def close(self) -> None:
         """Close the socket.  Use :meth:`abort` to fail what is under way as well."""
-        self._closing = True
         if self.lost is None:
             self.lost = ConnectionLost("the connection is closed")
         self._readable = None
         raw = self._connection
         if raw is None:
             return
-        # A cursor that waits for an answer is a reader of its own.  Left behind, it would keep the
-        # file number taken in the reactor, and the next connection to get that number would hang.
         if self._socket_wait is not None:
             self._socket_wait.stop()
             self._socket_wait = None
-        for cursor in self._cursors:
-            self.reactor.removeReader(cursor)
-            self.reactor.removeWriter(cursor)
-        super().close()
+        if self._descriptor >= 0:
+            self.reactor.removeReader(self)
+            self.reactor.removeWriter(self)
+            os.close(self._descriptor)
+            self._descriptor = -1
         # After a loss psycopg2 counts the connection as closed but keeps the socket.
         raw.close()
 
@@ -449,31 +498,42 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
     def doRead(self) -> None:
         """Something arrived: part of an answer, a notification, or the end of the connection."""
         raw = self._connection
-        if raw is None or raw.closed or self._cursors:
+        if raw is None or self._descriptor < 0:
             return
-        # libpq may close the socket in poll(); the reactor must not know its number any more then.
-        self.reactor.removeReader(self)
         try:
-            raw.poll()
-        except psycopg2.Error as error:
+            state = raw.poll()
+        except Exception as error:
+            if self._running is not None:
+                self._failed(self._running, error)
+                return
             lost = ConnectionLost(f"the connection to PostgreSQL was lost: {_first_line(error)}")
             lost.__cause__ = error
             self._lose(lost)
             return
-        if raw.notices:
-            last_words = [notice.strip() for notice in raw.notices if notice.startswith("FATAL")]
-            del raw.notices[:]
-            if last_words:
-                # The end of the connection follows in a moment; better not to be given out until then.
-                self._lose(ConnectionLost(f"the connection to PostgreSQL was lost: {last_words[0]}"))
-                return
-        self.reactor.addReader(self)
-        self.checkForNotifies()
+        if state == _OK:
+            statement = self._running
+            if statement is not None:
+                self._done(statement)
+            elif raw.notices:
+                last_words = [notice.strip() for notice in raw.notices if notice.startswith("FATAL")]
+                del raw.notices[:]
+                if last_words:
+                    # The end of the connection follows in a moment; better not to be given out until then.
+                    self._lose(ConnectionLost(f"the connection to PostgreSQL was lost: {last_words[0]}"))
+                    return
+            if raw.notifies:
+                self.checkForNotifies()
+        elif state == _WRITE:
+            self.reactor.addWriter(self)
+
+    def doWrite(self) -> None:
+        """There is room for more of a long statement."""
+        self.reactor.removeWriter(self)
+        self.doRead()
 
     def connectionLost(self, reason: Any) -> None:
-        """The reactor saw the socket go."""
-        super().connectionLost(reason)
-        if not self._closing and self._pollingD is None and not self._cursors:
+        """The reactor saw the socket go, and has forgotten it."""
+        if self._descriptor >= 0:
             self._lose(ConnectionLost("the connection to PostgreSQL was lost"))
 
     def checkForNotifies(self) -> None:
@@ -486,106 +546,6 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         if self.on_notify is not None:
             for notify in arrived:
                 self.on_notify(notify.channel, notify.payload)
-
-
-class Canceller:
-    """Sends cancel requests for a pool, many at a time, over one connection of its own.
-
-    libpq's own cancel call opens a connection and waits for it while Python stands still; with a
-    server that does not answer that would stop the reactor for minutes.  ``pg_cancel_backend`` needs
-    no more rights than the role has, goes through TLS, and is a statement like any other.
-
-    :param connect: makes the connection; it is opened at the first request and closed after
-        :data:`CANCELLER_IDLE` seconds without one.
-    """
-
-    def __init__(self, reactor: Any, connect: Callable[[], Deferred[Connection]]) -> None:
-        self._reactor = reactor
-        self._connect = connect
-        self._connection: Connection | None = None
-        self._pending: list[tuple[int, Deferred[None]]] = []
-        self._working = False
-        self._idle_timer: Any = None
-        self._closed = False
-
-    def cancel(self, pid: int) -> Deferred[None]:
-        """Ask the server to end what backend *pid* does; fires when the request was delivered."""
-        deferred: Deferred[None] = Deferred()
-        if self._closed:
-            return fail(ConnectionLost("the pool is closed"))
-        self._pending.append((pid, deferred))
-        if not self._working:
-            self._work()
-        return deferred
-
-    def close(self) -> None:
-        """Close the connection; requests not yet sent fail."""
-        self._closed = True
-        self._stop_idle_timer()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort()
-        pending, self._pending = self._pending, []
-        for _, deferred in pending:
-            deferred.errback(ConnectionLost("the pool is closed"))
-
-    def _work(self) -> None:
-        self._working = True
-        self._stop_idle_timer()
-        if self._connection is not None and self._connection.alive():
-            self._send(self._connection)
-        else:
-            self._connection = None
-            self._connect().addCallbacks(self._send, self._failed, errbackArgs=(self._pending,))
-
-    def _send(self, connection: Connection) -> None:
-        if self._closed:
-            connection.abort()
-            return
-        self._connection = connection
-        batch, self._pending = self._pending, []
-        connection.run(
-            "select pg_cancel_backend(pid) from unnest(%s) as pid",
-            ([pid for pid, _ in batch],),
-            lambda cursor: cursor.fetchall(),
-            CANCEL_TIMEOUT,
-        ).addCallbacks(self._sent, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
-
-    def _sent(self, _: object, batch: list[tuple[int, Deferred[None]]]) -> None:
-        self._over()
-        for _pid, deferred in batch:
-            deferred.callback(None)
-
-    def _failed(self, failure: Failure, batch: list[tuple[int, Deferred[None]]]) -> None:
-        batch = list(batch)
-        if self._connection is not None:
-            self._connection.abort()
-            self._connection = None
-        self._pending = [waiting for waiting in self._pending if waiting not in batch]
-        self._over()
-        for _pid, deferred in batch:
-            if not deferred.called:
-                deferred.errback(failure)
-
-    def _over(self) -> None:
-        self._working = False
-        if self._closed:
-            return
-        if self._pending:
-            self._work()
-        else:
-            self._idle_timer = self._reactor.callLater(CANCELLER_IDLE, self._drop)
-
-    def _drop(self) -> None:
-        self._idle_timer = None
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort()
-
-    def _stop_idle_timer(self) -> None:
-        timer, self._idle_timer = self._idle_timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -14,9 +14,9 @@ Statements and values travel separately: values are bound by the driver and neve
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from twisted.application.service import Service
@@ -24,7 +24,8 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from ..coroutines import as_deferred
-from .connection import Canceller, Connection, Parameters
+from .canceller import Canceller
+from .connection import Connection, Parameters, Statement
 from .errors import ConnectError, ConnectionLost, DatabaseError, PoolClosed, PoolTimeout
 from .listen import Listener, Subscription
 from .opening import connect_settings, open_connection
@@ -84,13 +85,25 @@ class Server(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """What a pool's connections do at this moment (numbers of connections, and of waiting calls)."""
+    """What a pool's connections do at this moment, and what happened since the pool was made.
+
+    Of the moment: connections there are, idle, in use and being opened, and calls that wait for one.
+    Since the beginning (not compared by ``==``): calls that had to wait and then got a connection, the
+    seconds that took them together and the longest of them, calls that gave up waiting, connections
+    opened, and connections that ended for whatever reason.
+    """
 
     size: int
     idle: int
     in_use: int
     opening: int
     waiting: int
+    waits: int = field(default=0, compare=False)
+    wait_seconds: float = field(default=0.0, compare=False)
+    longest_wait: float = field(default=0.0, compare=False)
+    timeouts: int = field(default=0, compare=False)
+    opened: int = field(default=0, compare=False)
+    lost: int = field(default=0, compare=False)
 
 
 def _as_error(failure: Failure) -> Exception:
@@ -98,12 +111,18 @@ def _as_error(failure: Failure) -> Exception:
     return error if isinstance(error, Exception) else DatabaseError(failure.getErrorMessage())
 
 
-class _Waiter:
-    __slots__ = ("deadline", "deferred")
+class _Lease(Deferred[Connection]):
+    """A call that waits for a connection of its own; stands in the queue beside statements."""
 
-    def __init__(self, deferred: Deferred[Connection], deadline: float) -> None:
-        self.deferred = deferred
-        self.deadline = deadline
+    def __init__(self, owner: Pool) -> None:
+        super().__init__(owner.withdraw)
+        self.deadline = 0.0
+        self.since = 0.0
+
+    def start(self, connection: Connection) -> None:
+        """Here is the connection."""
+        connection.leased = True
+        self.callback(connection)
 
 
 class Pool(Service, Queries):
@@ -162,7 +181,9 @@ class Pool(Service, Queries):
         self._reactor = reactor
         self._all: set[Connection] = set()
         self._idle: list[Connection] = []
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: OrderedDict[_Lease | Statement, None] = OrderedDict()
+        self._wait_count = self._timeout_count = self._opened_count = self._lost_count = 0
+        self._wait_seconds = self._longest_wait = 0.0
         self._opening: set[Deferred[Connection]] = set()
         self._ready = False
         self._preparing = False
@@ -268,7 +289,7 @@ class Pool(Service, Queries):
         connection = self._take()
         if connection is not None:
             return connection.run(sql, parameters, collect, timeout)
-        return self._wait().addCallback(lambda connection: connection.run(sql, parameters, collect, timeout))
+        return self._wait(Statement(self, sql, parameters, collect, timeout))
 
     def transaction(self, *, isolation: str | None = None, read_only: bool = False) -> Transaction:
         """A transaction, to be used with ``async with``.
@@ -329,13 +350,19 @@ class Pool(Service, Queries):
         return self.when_ready().addCallback(lambda _: listener.add(channel, callback, on_gap))
 
     def stats(self) -> PoolStats:
-        """The numbers of the moment."""
+        """The numbers of the moment and the counters, for a metrics page."""
         return PoolStats(
             size=len(self._all),
             idle=len(self._idle),
             in_use=len(self._all) - len(self._idle),
             opening=len(self._opening),
             waiting=len(self._waiters),
+            waits=self._wait_count,
+            wait_seconds=self._wait_seconds,
+            longest_wait=self._longest_wait,
+            timeouts=self._timeout_count,
+            opened=self._opened_count,
+            lost=self._lost_count,
         )
 
     # -- taking and giving back ------------------------------------------------------------------
@@ -349,28 +376,42 @@ class Pool(Service, Queries):
                     return connection
         return None
 
-    def _wait(self) -> Deferred[Connection]:
+    def _wait(self, waiter: _Lease | Statement) -> Deferred[Any]:
         if not self.running:
             return fail(self._closed_error())
         if self._broken is not None:
             return fail(self._broken)
-        waiter = _Waiter(Deferred(lambda _: self._waiters.remove(waiter)), self._now() + self.acquire_timeout)
-        self._waiters.append(waiter)
+        waiter.since = self._reactor.seconds()
+        waiter.deadline = waiter.since + self.acquire_timeout
+        self._waiters[waiter] = None
         if self._wait_timer is None:
             self._wait_timer = self._reactor.callLater(self.acquire_timeout, self._expire_waiters)
-        self._grow()
-        return waiter.deferred
+        if len(self._all) < self.max_size:
+            self._grow()
+        return waiter
+
+    def withdraw(self, waiter: Any) -> None:
+        """A call that waits for a connection was cancelled."""
+        self._waiters.pop(waiter, None)
+        self._check_drained()
+
+    def _serve(self, connection: Connection, now: float) -> None:
+        """Give *connection* to who has waited longest."""
+        waiter, _ = self._waiters.popitem(last=False)
+        waited = now - waiter.since
+        self._wait_count += 1
+        self._wait_seconds += waited
+        if waited > self._longest_wait:
+            self._longest_wait = waited
+        waiter.start(connection)
 
     def _lease(self) -> Deferred[Connection]:
         """A connection that stays the caller's until :meth:`_release`."""
         connection = self._take()
-        return (succeed(connection) if connection is not None else self._wait()).addCallback(
-            self._mark_leased
-        )
-
-    def _mark_leased(self, connection: Connection) -> Connection:
+        if connection is None:
+            return self._wait(_Lease(self))
         connection.leased = True
-        return connection
+        return succeed(connection)
 
     def _release(self, connection: Connection) -> None:
         connection.leased = False
@@ -396,7 +437,7 @@ class Pool(Service, Queries):
             connection.abort("too old")
             return
         if self._waiters and self._ready:
-            self._waiters.popleft().deferred.callback(connection)
+            self._serve(connection, now)
             return
         connection.idle_since = now
         self._idle.append(connection)
@@ -406,26 +447,26 @@ class Pool(Service, Queries):
     def _expire_waiters(self) -> None:
         self._wait_timer = None
         now = self._now()
-        while self._waiters and self._waiters[0].deadline <= now:
+        while self._waiters and (waiter := next(iter(self._waiters))).deadline <= now:
             stats = self.stats()
-            waiter = self._waiters.popleft()
+            del self._waiters[waiter]
+            self._timeout_count += 1
             text = (
                 f"no connection to PostgreSQL became free within {self.acquire_timeout:g} s "
                 f"({stats.in_use} of {self.max_size} in use, {stats.waiting} calls waiting)"
             )
             if self._last_error is not None:
                 text += f"; the last attempt to connect: {self._last_error}"
-            waiter.deferred.errback(PoolTimeout(text))
-        if self._waiters:
-            self._wait_timer = self._reactor.callLater(
-                max(0.0, self._waiters[0].deadline - now), self._expire_waiters
-            )
+            waiter.errback(PoolTimeout(text))
+        if self._waiters and self._wait_timer is None:
+            soonest = next(iter(self._waiters)).deadline
+            self._wait_timer = self._reactor.callLater(max(0.0, soonest - now), self._expire_waiters)
         self._check_drained()
 
     def _fail_waiters(self, error: Exception) -> None:
-        waiters, self._waiters = self._waiters, deque()
+        waiters, self._waiters = self._waiters, OrderedDict()
         for waiter in waiters:
-            waiter.deferred.errback(type(error)(*error.args))
+            waiter.errback(type(error)(*error.args))
 
     def _closed_error(self) -> PoolClosed:
         return PoolClosed("the pool is not running: start the service first (startService, setServiceParent)")
@@ -508,6 +549,7 @@ class Pool(Service, Queries):
         connection.on_idle = self._became_idle
         connection.on_lost = self._connection_lost
         self._all.add(connection)
+        self._opened_count += 1
         if not self._ready and self._prepare is not None:
             connection.leased = True
             self._run_prepare(connection)
@@ -541,7 +583,7 @@ class Pool(Service, Queries):
     def _become_ready(self) -> None:
         self._ready = True
         while self._waiters and self._idle:
-            self._waiters.popleft().deferred.callback(self._idle.pop())
+            self._serve(self._idle.pop(), self._now())
         self._grow()
         waiting, self._ready_waiters = self._ready_waiters, []
         for deferred in waiting:
@@ -550,9 +592,9 @@ class Pool(Service, Queries):
     def _give_up(self, failure: Failure) -> None:
         """The pool cannot be made to work: tell everybody who waits, now and later."""
         self._broken = _as_error(failure)
-        waiters, self._waiters = self._waiters, deque()
+        waiters, self._waiters = self._waiters, OrderedDict()
         for waiter in waiters:
-            waiter.deferred.errback(self._broken)
+            waiter.errback(self._broken)
         self._not_ready(self._broken)
 
     def _not_ready(self, error: Exception) -> None:
@@ -582,6 +624,7 @@ class Pool(Service, Queries):
 
     def _connection_lost(self, connection: Connection, error: Exception) -> None:
         self._all.discard(connection)
+        self._lost_count += 1
         if connection in self._idle:
             self._idle.remove(connection)
         if not self.running:
