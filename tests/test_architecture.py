@@ -19,7 +19,7 @@ LONGEST_FILE = 700
 
 FLOORS = {
     # Ground: no web in sight. Tornado's names for scheduling are thin adapters over Twisted.
-    1: "escape util log coroutines path_patterns _locale_data db amqp "
+    1: "escape util log coroutines awaiting path_patterns _locale_data db amqp "
     "ioloop iostream gen locks queues concurrent process autoreload platform tcpclient tcpserver netutil "
     "redis sqlite mail",
     # Values and formats; messages over the ground floor's connections.

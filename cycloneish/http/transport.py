@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.internet.interfaces import ISSLTransport
 
-__all__ = ["Outbox", "TCPWriter", "Writer", "can_half_close", "hang_up", "unsent", "writer_for"]
+__all__ = ["Outbox", "TCPWriter", "Writer", "can_half_close", "hang_up", "send_now", "unsent", "writer_for"]
 
 #: Bytes of one connection that may wait for the end of the turn; more are sent at once, so that the
 #: transport's back-pressure sees them.
@@ -122,6 +122,31 @@ def writer_for(transport: Any, outbox: Outbox) -> Writer:
     if tcp is not None and type(transport) is tcp.Server and hasattr(transport, "_tempDataBuffer"):
         return TCPWriter(transport, outbox)
     return Writer(transport)
+
+
+def send_now(transport: Any, data: bytes) -> None:
+    """Write *data* to a client's transport, straight to the socket where nothing waits there already.
+
+    Twisted's TCP client is known well enough for that; every other transport is written to in the ordinary
+    way.
+    """
+    tcp = sys.modules.get("twisted.internet.tcp")
+    if (
+        tcp is None
+        or type(transport) is not tcp.Client
+        or transport._tempDataBuffer
+        or transport.dataBuffer
+        or transport.disconnecting
+        or not transport.connected
+    ):
+        transport.write(data)
+        return
+    try:
+        sent = transport.socket.send(data)
+    except OSError:  # full, or gone, which the transport finds out itself
+        sent = 0
+    if sent != len(data):
+        transport.write(data[sent:])
 
 
 def unsent(transport: Any) -> int:

@@ -13,6 +13,7 @@ _SAME = frozenset(
     (
         "autoreload",
         "escape",
+        "httpclient",
         "httpserver",
         "httputil",
         "ioloop",
@@ -22,6 +23,7 @@ _SAME = frozenset(
         "log",
         "options",
         "routing",
+        "simple_httpclient",
         "template",
         "testing",
         "util",
@@ -39,12 +41,10 @@ _SAME = frozenset(
 )
 _COMING = {
     "auth": "signing in through others (cycloneish.auth) comes in a later release",
-    "httpclient": "the client (cycloneish.httpclient) comes in a later release; until then treq",
-    "simple_httpclient": "the client (cycloneish.httpclient) comes in a later release; until then treq",
 }
 _GONE = {
     "tornado.concurrent": "use Deferreds, or asyncio's futures on the asyncio reactor",
-    "tornado.curl_httpclient": "use treq, or Twisted's Agent",
+    "tornado.curl_httpclient": "use cycloneish.httpclient: its client has proxies and digest authentication",
     "tornado.gen": "write async def, or @inlineCallbacks of twisted.internet.defer with the same yields; "
     "for gen.sleep there is twisted.internet.task.deferLater, for gen.multi gatherResults",
     "tornado.http1connection": "the engine is behind cycloneish.httpserver.HTTPServer",
@@ -115,10 +115,9 @@ def place_of(module: str) -> Place | None:
     if package not in PACKAGES:
         return None
     if name in _COMING:
-        here = "httpclient" if name == "simple_httpclient" else name
         # Programs may be moved in with a later version of this file's package beside it.
-        if find_spec(f"cycloneish.{here}") is not None:
-            return Place(f"cycloneish.{here}")
+        if find_spec(f"cycloneish.{name}") is not None:
+            return Place(f"cycloneish.{name}")
         return Place(None, _COMING[name])
     if name in _SAME:
         return Place(f"cycloneish.{name}")

@@ -65,7 +65,7 @@ class FetchClient:
         """Send a request.
 
         :param request: the URL, or an :class:`~cycloneish.testing.HTTPRequest`.
-        :param raise_error: fail with :exc:`~cycloneish.testing.HTTPClientError` when the status is
+        :param raise_error: fail with :exc:`~cycloneish.httpclient.errors.HTTPClientError` when the status is
             not 2xx or 304.
         :param options: *method*, *headers*, *body*, *follow_redirects* (True), *max_redirects* (5),
             *request_timeout* in seconds, *decompress_response* (True), *allow_nonstandard_methods* (False),

@@ -13,6 +13,7 @@ from http.cookies import SimpleCookie
 from io import BytesIO
 from typing import Any, TypeAlias
 
+from cycloneish.httpclient.errors import HTTPClientError
 from cycloneish.httputil import HTTPHeaders, _parse_header
 
 __all__ = ["HTTPClientError", "HTTPRequest", "HTTPResponse", "HeaderSource", "make_headers"]
@@ -45,28 +46,6 @@ class HTTPRequest:
     body: bytes | None = None
 
 
-class HTTPClientError(Exception):
-    """A request was answered with another status than 2xx and 304, and the test wanted to know.
-
-    :ivar code: the status; 599 when there was no response.
-    :ivar response: the :class:`HTTPResponse`, if there was one.
-
-    Tornado: ``tornado.httpclient.HTTPError``.
-    """
-
-    def __init__(self, code: int, message: str | None = None, response: HTTPResponse | None = None) -> None:
-        self.code = code
-        self.message = message or http.client.responses.get(code, "Unknown")
-        self.response = response
-        super().__init__(code, self.message, response)
-
-    def __str__(self) -> str:
-        return f"HTTP {self.code}: {self.message}"
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self}>"
-
-
 class HTTPResponse:
     """A response.
 
@@ -76,8 +55,8 @@ class HTTPResponse:
     :ivar body: the whole body, inflated if that was asked for.
     :ivar buffer: the same as a file.
     :ivar effective_url: where it came from, behind the last redirect.
-    :ivar error: an :exc:`HTTPClientError` unless the status is 2xx or 304; not raised, but see
-        :meth:`rethrow`.
+    :ivar error: an :exc:`~cycloneish.httpclient.errors.HTTPClientError` unless the status is 2xx or 304; not
+        raised, but see :meth:`rethrow`.
     :ivar request: the :class:`HTTPRequest`.
     :ivar request_time: seconds from the first byte sent to the last received.
     :ivar history: the responses that redirected here, the first one first.
@@ -107,7 +86,7 @@ class HTTPResponse:
         self.effective_url = effective_url if effective_url is not None else request.url
         self.error = error
         if error is None and not (200 <= code < 300 or code == 304):
-            self.error = HTTPClientError(code, self.reason, self)
+            self.error = HTTPClientError(code, self.reason, self)  # type: ignore[arg-type]
         self.request_time = request_time
         self.start_time = start_time
         self.time_info = time_info or {}

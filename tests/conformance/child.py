@@ -96,14 +96,17 @@ def load_test_module(row: Row) -> types.ModuleType:
     for name in row.by_name:
         sys.modules[f"tornado.{name}"] = ours[name]
         setattr(sys.modules["tornado"], name, ours[name])
-    full_name = f"tornado.test.{row.name}"
-    spec = importlib.util.find_spec(full_name)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"no {full_name}: pip install tornado")
-    module = importlib.util.module_from_spec(spec)
-    module.__dict__["__builtins__"] = {**vars(builtins), "__import__": redirected}
-    sys.modules[full_name] = module
-    spec.loader.exec_module(module)
+    # The last one is the row's; the others are modules of the suite that it takes its base classes from.
+    for name in (*row.helpers, row.name):
+        full_name = f"tornado.test.{name}"
+        spec = importlib.util.find_spec(full_name)
+        if spec is None or spec.loader is None:
+            raise SystemExit(f"no {full_name}: pip install tornado")
+        module = importlib.util.module_from_spec(spec)
+        module.__dict__["__builtins__"] = {**vars(builtins), "__import__": redirected}
+        sys.modules[full_name] = module
+        spec.loader.exec_module(module)
+        setattr(sys.modules["tornado.test"], name, module)
     return module
 
 
@@ -140,6 +143,8 @@ def patch_testing(row: Row) -> None:
         return SharedLoop(make_current=False)
 
     testing.AsyncTestCase.get_new_ioloop = get_new_ioloop
+    if "httpclient" in row.ours:
+        testing.AsyncHTTPClient = importlib.import_module("cycloneish.httpclient").AsyncHTTPClient
     if not row.serves:
         return
     server_class = importlib.import_module("cycloneish.httpserver").HTTPServer

@@ -25,6 +25,8 @@ class Row:
     serves: bool = False
     #: Modules that are also ours where a test looks them up by a string.
     by_name: tuple[str, ...] = ()
+    #: Modules of the suite that the test module imports, to be redirected as well.
+    helpers: tuple[str, ...] = ()
     #: An option of our server that is not its default: such a row is counted beside the others.
     option: str = ""
 
@@ -34,8 +36,8 @@ class Row:
         return f"{self.name}:{self.option}" if self.option else self.name
 
 
-def _row(name: str, tests: int, ours: str, serves: bool = False, by_name: str = "") -> Row:
-    return Row(name, tests, tuple(ours.split()), serves, tuple(by_name.split()))
+def _row(name: str, tests: int, ours: str, serves: bool = False, by_name: str = "", helpers: str = "") -> Row:
+    return Row(name, tests, tuple(ours.split()), serves, tuple(by_name.split()), tuple(helpers.split()))
 
 
 ROWS = (
@@ -51,6 +53,13 @@ ROWS = (
     _row("log_test", 15, "log options escape util"),
     _row("wsgi_test", 6, "wsgi routing httpserver", serves=True),
     _row("websocket_test", 70, "websocket web httpserver escape httputil log template util", serves=True),
+    _row("httpclient_test", 65, "httpclient httputil escape log"),
+    _row(
+        "simple_httpclient_test",
+        139,
+        "httpclient simple_httpclient httputil escape log",
+        helpers="httpclient_test",
+    ),
 )
 
 #: The rows that a server option changes, run once more with it.

@@ -200,7 +200,7 @@ class CycloneProgramsTest(MovedTest):
 
     def test_rpc(self) -> None:
         visitor = self.start(self.own("rpc"), "rpc.py")
-        self.assertIn("rpc.py:3: cyclone.httpclient is not here", self.said)
+        self.assertNotIn("is not here", self.said)
         proxy: Any = xmlrpc.client.ServerProxy(f"http://127.0.0.1:{self.port}/xmlrpc", allow_none=True)
         self.assertEqual(proxy.sort([3, 1, 2]), [1, 2, 3])
         self.assertEqual(proxy.later("abc"), "ABC")
