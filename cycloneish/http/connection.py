@@ -33,6 +33,7 @@ class ServerConnection(Protocol):
     _writer: Writer
     #: Writes bytes of the current response.
     send: Callable[[bytes], None]
+    send_pieces: Callable[[list[bytes]], None]
     _state: State = HEAD
     _exchange: HTTP1Exchange | None = None
     #: What has arrived and is not read yet.
@@ -72,6 +73,7 @@ class ServerConnection(Protocol):
         transport.registerProducer(self, True)
         self._writer = writer_for(transport, self._owner.outbox)
         self.send = self._writer.write
+        self.send_pieces = self._writer.write_pieces
         self.deadline = self._deadlines.now() + self.limits.idle_connection_timeout
         self._deadlines.add(self)
 

@@ -82,6 +82,9 @@ class ConnectionOwner(Protocol):
         """Forget a connection."""
 
 
+#: From this size on a chunk is not copied to be framed.
+_LARGE = 16384
+
 #: Hears nothing: stands in before a delegate is made, and after it has done its work.
 _NOBODY = HTTPMessageDelegate()
 
@@ -174,6 +177,10 @@ class HTTP1Exchange(HTTPConnection):
     def write(self, chunk: bytes) -> WriteDeferred:
         if not self.finished:
             if self.started:
+                if self._chunked and len(chunk) >= _LARGE and not self._bodyless and self._owed is None:
+                    connection = self._connection
+                    connection.send_pieces([b"%x\r\n" % len(chunk), chunk, b"\r\n"])
+                    return connection.written()
                 chunk = self._body(chunk)
             else:
                 # Whoever writes a whole response by hand frames it by hand, and only the end of the

@@ -20,6 +20,9 @@ __all__ = ["Outbox", "TCPWriter", "Writer", "can_half_close", "hang_up", "send_n
 #: transport's back-pressure sees them.
 _MAX_WAITING = 16384
 
+#: More pieces than this are sent as one.
+_MAX_PIECES = 16
+
 
 class Outbox:
     """The connections of one server that have something to send.
@@ -59,6 +62,10 @@ class Writer:
         """Write *data*, now or at the end of the turn."""
         self._transport.write(data)
 
+    def write_pieces(self, pieces: list[bytes]) -> None:
+        """Write several pieces as one."""
+        self._transport.write(b"".join(pieces))
+
     def flush(self) -> None:
         """Hand to the transport what waits here."""
 
@@ -83,9 +90,20 @@ class TCPWriter(Writer):
         if self._size > _MAX_WAITING:
             self.flush()
 
+    def write_pieces(self, pieces: list[bytes]) -> None:
+        if not self._waiting:
+            self._outbox.add(self)
+        self._waiting += pieces
+        self._size += sum(map(len, pieces))
+        if self._size > _MAX_WAITING:
+            self.flush()
+
     def flush(self) -> None:
         waiting = self._waiting
         if not waiting:
+            return
+        if self._size > _MAX_WAITING and 1 < len(waiting) < _MAX_PIECES:
+            self._flush_pieces()
             return
         data = waiting[0] if len(waiting) == 1 else b"".join(waiting)
         self._waiting = []
@@ -109,6 +127,31 @@ class TCPWriter(Writer):
             self.broken = True
         if sent != len(data):
             transport.write(data[sent:])
+
+    def _flush_pieces(self) -> None:
+        """As `flush`, without copying what is large into one."""
+        waiting, size = self._waiting, self._size
+        self._waiting = []
+        self._size = 0
+        transport = self._transport
+        sent = 0
+        if not (
+            transport._tempDataBuffer
+            or transport.dataBuffer
+            or transport.disconnecting
+            or not transport.connected
+        ):
+            try:
+                sent = transport.socket.sendmsg(waiting)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.broken = True
+        if sent != size:
+            for piece in waiting:
+                if sent < len(piece):
+                    transport.write(piece[sent:] if sent > 0 else piece)
+                sent -= len(piece)
 
 
 def writer_for(transport: Any, outbox: Outbox) -> Writer:

@@ -13,6 +13,7 @@ class Socket:
 
     def __init__(self) -> None:
         self.taken: list[bytes] = []
+        self.gathered = 0
         self.room = 1_000_000
         self.error: OSError | None = None
 
@@ -22,6 +23,10 @@ class Socket:
         data = data[: self.room]
         self.taken.append(data)
         return len(data)
+
+    def sendmsg(self, pieces: list[bytes]) -> int:
+        self.gathered += 1
+        return self.send(b"".join(pieces))
 
 
 class TCP:
@@ -76,6 +81,34 @@ class Writing(SynchronousTestCase):
         self.writer.flush()
         self.assertEqual(self.transport.written, [b"def", b"ghi"])
         self.assertFalse(self.writer.broken)
+
+    def test_large_pieces_are_sent_without_being_joined(self) -> None:
+        large = b"x" * 20_000
+        pieces = [b"4e20\r\n", large, b"\r\n"]
+        whole = b"".join(pieces)
+        for room in (0, 3, 6, 7, 20_000, 20_006, 20_007, 1_000_000):
+            transport = TCP()
+            transport.socket.room = room
+            TCPWriter(transport, self.outbox).write_pieces(pieces)
+            self.assertEqual(b"".join(transport.socket.taken + transport.written), whole)
+            self.assertEqual(b"".join(transport.socket.taken), whole[:room])
+            self.assertEqual(transport.socket.gathered, 1)
+        for error, broken in ((BlockingIOError(), False), (ConnectionResetError(), True)):
+            transport = TCP()
+            transport.socket.error = error
+            writer = TCPWriter(transport, self.outbox)
+            writer.write_pieces(pieces)
+            self.assertEqual((b"".join(transport.written), writer.broken), (whole, broken))
+        waiting = TCP()
+        waiting.dataBuffer = b"x"
+        TCPWriter(waiting, self.outbox).write_pieces(pieces)
+        self.assertEqual((waiting.socket.taken, b"".join(waiting.written)), ([], whole))
+        self.writer.write(b"head")
+        self.writer.write_pieces([b"1\r\n", b"x", b"\r\n"])
+        self.writer.write_pieces([large] * 20)
+        self.assertEqual(self.transport.socket.taken, [b"head1\r\nx\r\n" + large * 20])
+        Writer(other := TCP()).write_pieces(pieces)
+        self.assertEqual(other.written, [whole])
 
     def test_never_ahead_of_what_waits_in_the_transport(self) -> None:
         for name, value in [
