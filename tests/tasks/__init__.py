@@ -1,0 +1,1 @@
+"""Tests of background tasks: one suite of behaviour, run over every transport."""
