@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from twisted.application.reactors import NoSuchReactor, getReactorTypes, installReactor
 from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.python import usage
 
@@ -16,6 +15,8 @@ from cycloneish.migration.command import MigrateOptions, migrate
 from cycloneish.service.certificate import CertificateOptions, make_certificate
 from cycloneish.service.options import CommandLine, RunOptions
 from cycloneish.service.program import Program
+from cycloneish.service.reactors import install_reactor
+from cycloneish.service.worker import WorkerOptions, work
 
 __all__ = ["CommandOptions", "main"]
 
@@ -69,16 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: RunOptions) -> int:
     """Serve until a signal ends it; gives the exit status."""
-    if options["reactor"] is not None:
-        try:
-            installReactor(options["reactor"])
-        except NoSuchReactor:
-            names = ", ".join(sorted(reactor.shortName for reactor in getReactorTypes()))
-            print(
-                f"cycloneish: no reactor is called {options['reactor']!r}; there are: {names}",
-                file=sys.stderr,
-            )
-            return 2
+    if not install_reactor(options["reactor"]):
+        return 2
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
     program = Program(options)
 
@@ -94,6 +87,7 @@ def run(options: RunOptions) -> int:
 
 COMMANDS = {
     "run": _Command(_RunOptions, run, "Serve an application, or the demo"),
+    "worker": _Command(WorkerOptions, work, "Run background tasks"),
     "cert": _Command(CertificateOptions, make_certificate, "Make a TLS certificate for development"),
     "migrate-imports": _Command(
         MigrateOptions, migrate, "Rewrite the imports of a Tornado or Cyclone program"

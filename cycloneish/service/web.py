@@ -23,7 +23,7 @@ from cycloneish.httputil import HTTPServerConnectionDelegate
 from cycloneish.service.loading import AppSource, make_app
 from cycloneish.service.options import DEFAULT_ENDPOINT
 
-__all__ = ["START_TIMEOUT", "STOP_TIMEOUT", "CannotStart", "WebService"]
+__all__ = ["START_TIMEOUT", "STOP_TIMEOUT", "CannotStart", "WebService", "start_app_service"]
 
 log = logging.getLogger("cycloneish.general")
 
@@ -114,7 +114,7 @@ class WebService(Service):
         app_service = _service_of(getattr(server, "request_callback", server))
         if app_service is not None:
             self._app_service = app_service
-            starting = _start_service(app_service)
+            starting = start_app_service(app_service)
             yield starting.addTimeout(START_TIMEOUT, self._reactor)
         self._server = server
         for endpoint in self.endpoints:
@@ -215,7 +215,7 @@ def _service_of(app: Any) -> Any:
     return both
 
 
-def _start_service(app_service: Any) -> Deferred[Any]:
+def start_app_service(app_service: Any) -> Deferred[Any]:
     """Start *app_service*; fires when it, and what it is made of, can be used.
 
     Ready is what its ``startService`` waits for, and a ``when_ready()`` of it or of its parts, as the

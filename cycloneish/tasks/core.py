@@ -135,6 +135,15 @@ class Tasks(Service):
         for module in self.include:
             import_module(module)
 
+    def use(self, where: Any, **options: Any) -> None:
+        """Send to other queues from the next start on; for the parameters see the class.
+
+        :raises RuntimeError: when it runs.
+        """
+        if self.running:
+            raise RuntimeError("the sender of tasks is running; stop it before it goes elsewhere")
+        self.transport = open_transport(where, options)
+
     # -- the service -----------------------------------------------------------------------------
 
     def startService(self) -> None:

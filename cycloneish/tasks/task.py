@@ -34,25 +34,21 @@ class TaskOptions(TypedDict, total=False):
     """The options of `task`, with the names that Celery has for them.
 
     * ``name``: by default the module's and the function's.
-    * ``thread``: whether the function runs in a thread. By default a plain function does, while ``async
-    def``,
-      ``@inlineCallbacks`` and what is annotated to return a Deferred run on the reactor.
+    * ``thread``: whether the function runs in a thread. By default a plain function does, while a coroutine
+      function, ``@inlineCallbacks`` and what is annotated to return a Deferred run on the reactor.
     * ``queue``: where it is sent, by default where its `Tasks` says.
     * ``priority``: 0 to 9, higher ones first; 0 by default.
     * ``expires``: seconds after which it is not worth starting.
     * ``time_limit``: seconds that one run may take.
     * ``max_retries``: how often it is tried again at most, None for ever; 3 by default.
-    * ``autoretry_for``, ``dont_autoretry_for``: exceptions after which it is tried again by itself, and those
-    of
-      them after which it is not.
+    * ``autoretry_for``, ``dont_autoretry_for``: exceptions after which it is tried again by itself, and
+      those of them after which it is not.
     * ``default_retry_delay``: seconds before ``self.retry()`` runs it again, where it does not say; by
-    default
-      as ``retry_backoff`` has it.
+      default as ``retry_backoff`` has it.
     * ``retry_backoff``: seconds before the first time that it is tried again; doubled each time. True is 1.
     * ``retry_backoff_max``: seconds at most; 600 by default.
     * ``retry_jitter``: whether the time is a random one up to these seconds, so that what failed together
-    does
-      not come back together; True by default.
+      does not come back together; True by default.
     """
 
     name: str
