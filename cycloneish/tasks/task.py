@@ -214,7 +214,7 @@ class Call(Generic[P, R]):
 
         It raises, so nothing after it is run; ``raise self.retry(…)`` says so to the reader.
 
-        :param exc: why; raised in place of :exc:`Retry` when it was tried too often.
+        :param exc: why; raised in place of ``Retry`` when it was tried too often.
         :param countdown: in how many seconds, or *eta*, when; by default as the task's options have it.
         :raises Retry: always, but when there is no try left: then *exc*, or a
             :exc:`~cycloneish.tasks.TaskError`.
