@@ -338,7 +338,7 @@ class TasksBehaviour:
         for _ in range(20):
             await in_time.delay()
         await until(lambda: ended.count("in time") == 21)
-        self.assertEqual(worker._threads.busy, 0)
+        await until(lambda: worker._threads.busy == 0)
 
     async def test_messages_that_are_no_tasks_are_laid_aside(self: Any) -> None:
         tasks = await self.make_tasks()
