@@ -97,7 +97,7 @@ class Statement(Deferred[Any]):
     def __init__(
         self,
         owner: Any,
-        sql: str,
+        sql: str | bytes,
         parameters: Parameters,
         collect: Callable[[Any], Any],
         limit: float | None,
@@ -248,7 +248,7 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
 
     def run(
         self,
-        sql: str,
+        sql: str | bytes,
         parameters: Parameters,
         collect: Callable[[Any], Any],
         timeout: float | None = None,
@@ -303,6 +303,11 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         while self._readable is not None and self._readable.poll(0):
             self.doRead()
         return self.lost is None
+
+    def bind(self, sql: str, parameters: Parameters) -> bytes:
+        """*sql* with the values in it, each quoted by the driver; for statements put together of many."""
+        bound: bytes = self._connection.cursor().mogrify(sql, parameters)
+        return bound
 
     def expire(self) -> None:
         """End the running statement because its time is over (the pool's sweep)."""
@@ -401,7 +406,7 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         if self._give_up(statement):
             took = "too long" if timeout is None else f"more than {timeout:g} s"
             statement.errback(
-                QueryTimeout(f"the statement took {took} and was cancelled: {statement.sql[:200]}")
+                QueryTimeout(f"the statement took {took} and was cancelled: {_shown(statement.sql)}")
             )
 
     def _give_up(self, statement: Statement) -> bool:
@@ -546,6 +551,11 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
         if self.on_notify is not None:
             for notify in arrived:
                 self.on_notify(notify.channel, notify.payload)
+
+
+def _shown(sql: str | bytes) -> str:
+    """The beginning of a statement, for an error; not of one that has values in it."""
+    return sql[:200] if isinstance(sql, str) else f"a batch of {len(sql):,} bytes"
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -20,7 +20,7 @@ from .errors import ConnectError, ConnectionLost, DatabaseError
 import psycopg2  # isort: skip  (after the connection, which says what to install where it is missing)
 import psycopg2.extensions  # isort: skip
 
-__all__ = ["connect_settings", "open_connection"]
+__all__ = ["connect_failure", "connect_settings", "open_connection"]
 
 
 def connect_settings(dsn: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def open_connection(reactor: Any, settings: dict[str, Any], timeout: float) -> D
 
     def failed(failure: Failure) -> None:
         for waiting in over():
-            waiting.errback(_connect_failure(failure))
+            waiting.errback(connect_failure(failure.value))
 
     succeeded: list[bool] = []
     timer = reactor.callLater(timeout, too_late)
@@ -96,8 +96,8 @@ def open_connection(reactor: Any, settings: dict[str, Any], timeout: float) -> D
     return result
 
 
-def _connect_failure(failure: Failure) -> DatabaseError:
-    error = failure.value
+def connect_failure(error: BaseException | None) -> DatabaseError:
+    """What the driver says of an attempt to connect, as a refusal or as a server that is not there."""
     text = " ".join(str(error).split())
     # Only the text tells a refusal from a server that is not there (yet): libpq reports no code while
     # connecting.

@@ -15,21 +15,23 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from ..coroutines import as_deferred
+from .batches import Batches
 from .canceller import Canceller
 from .connection import Connection, Parameters, Statement
+from .copying import Copier, CopyIn, CopyOut
 from .errors import ConnectError, ConnectionLost, DatabaseError, PoolClosed, PoolTimeout
 from .listen import Listener, Subscription
 from .opening import connect_settings, open_connection
-from .queries import Queries, Transaction
+from .queries import Queries, Savepoint, Transaction, named
+from .stats import PoolStats
 
 # The driver's errors that programs tell apart, so that they need not import the driver.
 from psycopg2 import Error, IntegrityError  # isort: skip
@@ -46,7 +48,10 @@ from psycopg2.errors import (  # isort: skip
 from psycopg2.extras import Json  # isort: skip
 
 __all__ = [
+    "Batches",
     "CheckViolation",
+    "CopyIn",
+    "CopyOut",
     "DeadlockDetected",
     "Error",
     "ForeignKeyViolation",
@@ -58,11 +63,13 @@ __all__ = [
     "Pool",
     "PoolStats",
     "QueryCanceled",
+    "Savepoint",
     "SerializationFailure",
     "Server",
     "Subscription",
     "Transaction",
     "UniqueViolation",
+    "named",
 ]
 
 log = logging.getLogger("cycloneish.db")
@@ -81,29 +88,6 @@ class Server(Protocol):
 
     def stop(self) -> Deferred[None]:
         """Stop the server."""
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStats:
-    """What a pool's connections do at this moment, and what happened since the pool was made.
-
-    Of the moment: connections there are, idle, in use and being opened, and calls that wait for one.
-    Since the beginning (not compared by ``==``): calls that had to wait and then got a connection, the
-    seconds that took them together and the longest of them, calls that gave up waiting, connections
-    opened, and connections that ended for whatever reason.
-    """
-
-    size: int
-    idle: int
-    in_use: int
-    opening: int
-    waiting: int
-    waits: int = field(default=0, compare=False)
-    wait_seconds: float = field(default=0.0, compare=False)
-    longest_wait: float = field(default=0.0, compare=False)
-    timeouts: int = field(default=0, compare=False)
-    opened: int = field(default=0, compare=False)
-    lost: int = field(default=0, compare=False)
 
 
 def _as_error(failure: Failure) -> Exception:
@@ -133,6 +117,7 @@ class Pool(Service, Queries):
     :param min_size: connections kept open, also when idle.
     :param max_size: connections at most; one more is opened for LISTEN and one to send cancel requests,
         each when first needed.
+    :param max_copies: COPY jobs at most; each has a connection and a thread of its own.
     :param acquire_timeout: seconds that a call waits for a connection, reconnecting included, before
         it fails with :exc:`~cycloneish.db.errors.PoolTimeout`.
     :param connect_timeout: seconds for one attempt to connect.
@@ -154,6 +139,7 @@ class Pool(Service, Queries):
         *,
         min_size: int = 1,
         max_size: int = 10,
+        max_copies: int = 4,
         acquire_timeout: float = 10.0,
         connect_timeout: float = 10.0,
         query_timeout: float | None = 60.0,
@@ -171,6 +157,7 @@ class Pool(Service, Queries):
         self._settings = connect_settings(dsn) if isinstance(dsn, str) else None
         self.min_size = min_size
         self.max_size = max_size
+        self.max_copies = max_copies
         self.acquire_timeout = acquire_timeout
         self.connect_timeout = connect_timeout
         self.query_timeout = query_timeout
@@ -198,6 +185,7 @@ class Pool(Service, Queries):
         self._drained: Deferred[None] | None = None
         self._canceller: Canceller | None = None
         self._listener: Listener | None = None
+        self._copier: Copier | None = None
 
     # -- start and stop --------------------------------------------------------------------------
 
@@ -215,6 +203,15 @@ class Pool(Service, Queries):
         self._delay = _FIRST_DELAY
         self._canceller = Canceller(self._reactor, self._connect)
         self._listener = Listener(self._reactor, self._connect, self.acquire_timeout)
+        self._copier = Copier(
+            self._reactor,
+            self._check_server,
+            lambda: self._settings or {},
+            self._cancel_backend,
+            self.max_copies,
+            self.acquire_timeout,
+            self._check_drained,
+        )
         self._sweep_timer = self._reactor.callLater(_SWEEP_INTERVAL, self._sweep)
         self._begin_attempt()
 
@@ -249,17 +246,20 @@ class Pool(Service, Queries):
 
     def _check_drained(self) -> None:
         drained = self._drained
-        if drained is not None and not self._waiters and len(self._idle) == len(self._all):
+        copying = self._copier is not None and self._copier.jobs
+        if drained is not None and not (self._waiters or copying) and len(self._idle) == len(self._all):
             self._drained = None
             drained.callback(None)
 
     def _drop_work(self) -> None:
-        log.warning(
-            "stopping: %d statements or transactions did not end in time", len(self._all) - len(self._idle)
-        )
+        copying = len(self._copier.jobs) if self._copier is not None else 0
+        left = len(self._all) - len(self._idle) + copying
+        log.warning("stopping: %d statements or transactions did not end in time", left)
         self._fail_waiters(PoolClosed("the pool is stopped"))
         for connection in list(self._all):
             connection.abort("the pool is stopped")
+        if self._copier is not None:
+            self._copier.close()
         self._check_drained()
 
     def _close(self) -> Deferred[None] | None:
@@ -284,7 +284,7 @@ class Pool(Service, Queries):
     # -- asking ----------------------------------------------------------------------------------
 
     def _submit(
-        self, sql: str, parameters: Parameters, collect: Callable[[Any], Any], timeout: float | None
+        self, sql: str | bytes, parameters: Parameters, collect: Callable[[Any], Any], timeout: float | None
     ) -> Deferred[Any]:
         connection = self._take()
         if connection is not None:
@@ -316,19 +316,47 @@ class Pool(Service, Queries):
         It may return a value, a Deferred or a coroutine; the Deferred fires with its result after the
         COMMIT.  An error rolls back (``adbapi``'s ``runInteraction``).
         """
-        transaction = self.transaction()
+        return self.transaction().run(function, *args, **kwargs)
 
-        def work(_: Transaction) -> Deferred[Any]:
-            return (
-                maybeDeferred(function, transaction, *args, **kwargs)
-                .addCallback(as_deferred)
-                .addCallbacks(
-                    lambda result: transaction.commit().addCallback(lambda _: result),
-                    lambda failure: transaction.rollback().addCallback(lambda _: failure),
-                )
-            )
+    def execute_many(
+        self,
+        sql: str,
+        rows: Iterable[Sequence[Any] | Mapping[str, Any]],
+        *,
+        batch: int = 500,
+        timeout: float | None = None,
+    ) -> Deferred[int]:
+        """As :meth:`Queries.execute_many`: all rows or none."""
+        return self.run_interaction(
+            lambda transaction: transaction.execute_many(sql, rows, batch=batch, timeout=timeout)
+        )
 
-        return transaction.begin().addCallback(work)
+    def _for_stream(self) -> tuple[Transaction, bool]:
+        return self.transaction(), True
+
+    def copy_out(self, sql: str, parameters: Parameters = None) -> CopyOut:
+        """``COPY … TO STDOUT`` as an asynchronous iterator of bytes; begun by the first that is asked for.
+
+        It runs on a connection of its own, beside the pool's (``max_copies`` at a time).  COPY has no
+        parameters on the server: the driver quotes the values and puts them in.
+        """
+        return CopyOut(self._copies(), sql, parameters)
+
+    def copy_in(self, sql: str, parameters: Parameters = None) -> CopyIn:
+        """``COPY … FROM STDIN``: give it bytes with ``write`` or ``feed``; on a connection of its own too."""
+        return CopyIn(self._copies(), sql, parameters)
+
+    def _copies(self) -> Copier:
+        if not self.running or self._copier is None:
+            raise self._closed_error()
+        return self._copier
+
+    def _check_server(self) -> Deferred[None]:
+        """Fires when the server answers, which a connection of the pool tells."""
+        return self._lease().addCallback(self._release)
+
+    def _cancel_backend(self, pid: int) -> Deferred[None]:
+        return fail(self._closed_error()) if self._canceller is None else self._canceller.cancel(pid)
 
     def listen(
         self, channel: str, callback: Callable[[str], Any], *, on_gap: Callable[[], Any] | None = None
