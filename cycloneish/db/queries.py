@@ -188,7 +188,7 @@ class Queries:
         :param sql: a SELECT or VALUES; the server takes no other statement for a cursor.
         :param batch: rows in one list.
         :param timeout: seconds for each list.
-        :returns: an asynchronous iterator of lists; see :class:`~cycloneish.db.batches.Batches`.
+        :returns: an asynchronous iterator of lists; see :class:`~cycloneish.db.postgres.Batches`.
 
         On a pool it takes a connection, and a transaction of its own, until it is closed.
         """
