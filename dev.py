@@ -61,7 +61,11 @@ def test(names):
     """Install what the tests need, run them under coverage, close with ``N passed, N failed``."""
     python = environment(["test"], extra=["setuptools>=77"])
     debian_packages(
-        {"chromium": ["chromium", "chromium-browser", "google-chrome"], "chromium-driver": ["chromedriver"]}
+        {
+            "chromium": ["chromium", "chromium-browser", "google-chrome"],
+            "chromium-driver": ["chromedriver"],
+            "rabbitmq-server": ["rabbitmq-server"],
+        }
     )
     tornado_demos(python)
     whole = not names
@@ -284,7 +288,7 @@ def debian_packages(programs):
     if may_apt():
         apt_get(missing)
     else:
-        say("not found: {}; the tests in a browser need it and will be skipped".format(" and ".join(missing)))
+        say("not found: {}; the tests that need it will be skipped".format(" and ".join(missing)))
 
 
 def may_apt():
@@ -293,7 +297,8 @@ def may_apt():
 
 def apt_get(packages):
     say("apt-get install {}".format(" ".join(packages)))
-    quiet = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    # Run level 1: what is installed for the tests (RabbitMQ) starts no service of its own.
+    quiet = dict(os.environ, DEBIAN_FRONTEND="noninteractive", RUNLEVEL="1")
     subprocess.call(["apt-get", "update", "-qq"], env=quiet)
     install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
     if subprocess.call(install, env=quiet, stdout=subprocess.DEVNULL):

@@ -1,9 +1,13 @@
 """AMQP 0-9-1 for Twisted: confirmed publishing, safe consuming, RPC, over RabbitMQ or inside one process.
 
-This package needs no extra: the client for RabbitMQ is a module of its own.
+``AMQP`` is loaded when it is first asked for, as only it needs txamqp; everything else here comes without
+the extra.
 """
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .errors import (
     AccessRefused,
@@ -29,7 +33,12 @@ from .errors import (
 from .interface import Broker, ConsumerHandle, Handler
 from .message import Message
 
+if TYPE_CHECKING:
+    from .memory import MemoryAMQP, MemoryBroker
+    from .service import AMQP
+
 __all__ = [
+    "AMQP",
     "AMQPError",
     "AccessRefused",
     "Broker",
@@ -39,6 +48,8 @@ __all__ = [
     "ConnectionLost",
     "ConsumerHandle",
     "Handler",
+    "MemoryAMQP",
+    "MemoryBroker",
     "Message",
     "MessageNacked",
     "MessageReturned",
@@ -54,3 +65,11 @@ __all__ = [
     "Stopped",
     "WaitTimeout",
 ]
+
+_LATER = {"AMQP": "service", "MemoryAMQP": "memory", "MemoryBroker": "memory"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""The AMQP client and the in-memory broker."""
