@@ -13,11 +13,19 @@ from collections import deque
 from types import TracebackType
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
+
+from cycloneish.concurrent import Future
 
 __all__ = ["BoundedSemaphore", "Condition", "Event", "Lock", "Semaphore"]
 
 Timeout = float | datetime.timedelta | None
+
+
+def _fired(value: Any) -> Future:
+    future = Future()
+    future.set_result(value)
+    return future
 
 
 class _Queue:
@@ -27,13 +35,13 @@ class _Queue:
         self._waiting: deque[Deferred[Any]] = deque()
         self._reactor = reactor
 
-    def wait(self, timeout: Timeout, *, too_late: Any = None) -> Deferred[Any]:
+    def wait(self, timeout: Timeout, *, too_late: Any = None) -> Future:
         """A Deferred for `wake`.
 
         :param timeout: a `timedelta`, or a time on the clock of `time.time`.
         :param too_late: its result when time is up; if there is none, it fails with `TimeoutError`.
         """
-        waiter: Deferred[Any] = Deferred(self._forget)
+        waiter = Future(self._forget)
         self._waiting.append(waiter)
         if timeout is None:
             return waiter
@@ -58,7 +66,8 @@ class _Queue:
                 call.cancel()
             return result
 
-        return waiter.addBoth(settled)
+        waiter.addBoth(settled)
+        return waiter
 
     def _forget(self, waiter: Deferred[Any]) -> None:
         if waiter in self._waiting:
@@ -73,6 +82,10 @@ class _Queue:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def shown(self) -> str:
+        """How many wait, for a `repr`."""
+        return f" waiters[{len(self._waiting)}]" if self._waiting else ""
 
 
 class Condition:
@@ -99,7 +112,7 @@ class Condition:
         self._queue.wake(len(self._queue), True)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} waiters[{len(self._queue)}]>"
+        return f"<{type(self).__name__}{self._queue.shown()}>"
 
 
 class Event:
@@ -125,7 +138,7 @@ class Event:
 
     def wait(self, timeout: Timeout = None) -> Deferred[None]:
         """A Deferred that fires when it has happened; it fails with `TimeoutError` when *timeout* is over."""
-        return succeed(None) if self._value else self._queue.wait(timeout)
+        return _fired(None) if self._value else self._queue.wait(timeout)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'set' if self._value else 'clear'}>"
@@ -168,7 +181,7 @@ class Semaphore:
         """
         if self._value > 0:
             self._value -= 1
-            return succeed(_Release(self))
+            return _fired(_Release(self))
         return self._queue.wait(timeout)
 
     def release(self) -> None:
@@ -194,7 +207,7 @@ class Semaphore:
 
     def __repr__(self) -> str:
         state = "locked" if self._value == 0 else f"unlocked,value:{self._value}"
-        return f"<{type(self).__name__} [{state}] waiters[{len(self._queue)}]>"
+        return f"<{type(self).__name__} [{state}]{self._queue.shown()}>"
 
 
 class BoundedSemaphore(Semaphore):

@@ -12,7 +12,9 @@ PACKAGES = ("tornado", "cyclone")
 _SAME = frozenset(
     (
         "autoreload",
+        "concurrent",
         "escape",
+        "gen",
         "httpclient",
         "httpserver",
         "httputil",
@@ -22,6 +24,7 @@ _SAME = frozenset(
         "locks",
         "log",
         "options",
+        "queues",
         "routing",
         "simple_httpclient",
         "template",
@@ -43,10 +46,7 @@ _COMING = {
     "auth": "signing in through others (cycloneish.auth) comes in a later release",
 }
 _GONE = {
-    "tornado.concurrent": "use Deferreds, or asyncio's futures on the asyncio reactor",
     "tornado.curl_httpclient": "use cycloneish.httpclient: its client has proxies and digest authentication",
-    "tornado.gen": "write async def, or @inlineCallbacks of twisted.internet.defer with the same yields; "
-    "for gen.sleep there is twisted.internet.task.deferLater, for gen.multi gatherResults",
     "tornado.http1connection": "the engine is behind cycloneish.httpserver.HTTPServer",
     "tornado.netutil": "use endpoint strings for ports; Twisted resolves names by itself",
     "tornado.platform.asyncio": "start on the asyncio reactor: cycloneish run --reactor asyncio",
@@ -54,7 +54,6 @@ _GONE = {
     "tornado.platform.twisted": "nothing is needed, this is Twisted",
     "tornado.process": "start several processes with reuse_port=True; for other programs "
     "there is reactor.spawnProcess",
-    "tornado.queues": "use twisted.internet.defer.DeferredQueue, or asyncio.Queue on the asyncio reactor",
     "tornado.tcpclient": "use twisted.internet.endpoints.clientFromString and a Protocol",
     "tornado.tcpserver": "use twisted.internet.endpoints.serverFromString and a Protocol",
     "cyclone.app": "there is no project generator: start from the tutorial or an example",
@@ -77,6 +76,9 @@ ADVICE = {
     "tornado.ioloop.IOLoop.add_handler": "watch sockets with reactor.addReader and addWriter",
     "tornado.ioloop.IOLoop.update_handler": "watch sockets with reactor.addReader and addWriter",
     "tornado.ioloop.IOLoop.configure": "there is one loop: choose a reactor with cycloneish run --reactor",
+    "tornado.concurrent.Future": "is a Deferred with a Future's methods but for result(): await it, or "
+    "ask outcome()",
+    "tornado.gen": "coroutines give Deferreds: await them, or ask outcome() where result() was asked",
     "tornado.iostream": "there is only StreamClosedError: write a Twisted protocol for streams",
 }
 

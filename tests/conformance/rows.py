@@ -74,6 +74,11 @@ WITH_OPTION = (
 )
 
 #: Tornado's names for scheduling, which are thin adapters over Twisted here.
-SECOND_TIER: tuple[Row, ...] = ()
+SECOND_TIER: tuple[Row, ...] = (
+    _row("gen_test", 82, "gen concurrent log web", serves=True),
+    _row("locks_test", 40, "locks gen"),
+    _row("queues_test", 42, "queues gen"),
+    _row("concurrent_test", 13, "concurrent gen escape"),
+)
 
 ALL_ROWS = (*ROWS, *WITH_OPTION, *SECOND_TIER)
