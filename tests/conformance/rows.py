@@ -62,6 +62,9 @@ ROWS = (
     ),
 )
 
+#: Of these, what is no part of the server: clients, and protocols beside HTTP.
+BESIDE_THE_SERVER = frozenset({"websocket_test", "auth_test", "httpclient_test", "simple_httpclient_test"})
+
 #: The rows that a server option changes, run once more with it.
 WITH_OPTION = (
     Row(
