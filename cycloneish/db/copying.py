@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 
 from ..coroutines import drive
 from .connection import CANCEL_TIMEOUT, Parameters
-from .errors import ConnectionLost, DatabaseError, PoolClosed, PoolTimeout
+from .errors import ConnectionLost, DatabaseError, PoolClosed, PoolTimeout, QueryTimeout
 from .opening import connect_failure
 
 import psycopg2  # isort: skip  (after the connection, which says what to install where it is missing)
@@ -104,8 +104,9 @@ class Copier:
 class _Copy:
     """What both directions have in common: the thread, its connection, and how they are ended."""
 
-    def __init__(self, copier: Copier, sql: str, parameters: Parameters) -> None:
+    def __init__(self, copier: Copier, sql: str, parameters: Parameters, timeout: float | None) -> None:
         self._copier = copier
+        self._timeout = timeout
         self._sql = sql
         self._parameters = parameters
         self._room = threading.Condition()
@@ -140,7 +141,18 @@ class _Copy:
         if self._waiter is not None:
             return fail(RuntimeError("the answer to the call before has to be waited for first"))
         waiter = self._waiter = Deferred(self._waiter_cancelled)
+        limit = self._timeout
+        if limit is not None and limit != math.inf:
+            error = QueryTimeout(
+                f"the COPY did not go on for {limit:g} s and was cancelled: {self._sql[:200]}"
+            )
+            waiter.addBoth(self._in_time, self._copier.reactor.callLater(limit, self.stop, error))
         return waiter
+
+    def _in_time(self, result: Any, timer: Any) -> Any:
+        if timer.active():
+            timer.cancel()
+        return result
 
     def _waiter_cancelled(self, _: object) -> None:
         self._waiter = None

@@ -23,6 +23,17 @@ import psycopg2.extensions  # isort: skip
 __all__ = ["connect_failure", "connect_settings", "open_connection"]
 
 
+# What the server says while it starts, stops, or is full.
+_PASSING = ("the database system is", "terminating connection", "too many", "remaining connection slots")
+# What libpq says of a server that it will not talk to.
+_TLS_REFUSALS = (
+    "certificate verify failed",
+    "does not match host name",
+    "does not support SSL",
+    "root certificate file",
+)
+
+
 def connect_settings(dsn: str) -> dict[str, Any]:
     """The connection parameters in *dsn*, a ``postgresql://`` URI or libpq's ``key=value`` string.
 
@@ -101,9 +112,9 @@ def connect_failure(error: BaseException | None) -> DatabaseError:
     text = " ".join(str(error).split())
     # Only the text tells a refusal from a server that is not there (yet): libpq reports no code while
     # connecting.
-    passing = ("starting up", "shutting down", "recovery mode", "too many", "remaining connection slots")
+    refused = "FATAL:" in text and not any(part in text for part in _PASSING)
     wrapped: DatabaseError
-    if "FATAL:" in text and not any(part in text for part in passing):
+    if refused or any(part in text for part in _TLS_REFUSALS):
         wrapped = ConnectError(f"PostgreSQL refused the connection: {text}")
     else:
         wrapped = ConnectionLost(f"PostgreSQL cannot be reached: {text}")

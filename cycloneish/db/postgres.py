@@ -334,17 +334,25 @@ class Pool(Service, Queries):
     def _for_stream(self) -> tuple[Transaction, bool]:
         return self.transaction(), True
 
-    def copy_out(self, sql: str, parameters: Parameters = None) -> CopyOut:
+    def copy_out(self, sql: str, parameters: Parameters = None, *, timeout: float | None = None) -> CopyOut:
         """``COPY … TO STDOUT`` as an asynchronous iterator of bytes; begun by the first that is asked for.
 
         It runs on a connection of its own, beside the pool's (``max_copies`` at a time).  COPY has no
         parameters on the server: the driver quotes the values and puts them in.
-        """
-        return CopyOut(self._copies(), sql, parameters)
 
-    def copy_in(self, sql: str, parameters: Parameters = None) -> CopyIn:
-        """``COPY … FROM STDIN``: give it bytes with ``write`` or ``feed``; on a connection of its own too."""
-        return CopyIn(self._copies(), sql, parameters)
+        :param timeout: seconds that one piece may take; None for ``query_timeout``.
+        """
+        limit = self.query_timeout if timeout is None else timeout
+        return CopyOut(self._copies(), sql, parameters, limit)
+
+    def copy_in(self, sql: str, parameters: Parameters = None, *, timeout: float | None = None) -> CopyIn:
+        """``COPY … FROM STDIN``: give it bytes with ``write`` or ``feed``; on a connection of its own too.
+
+        :param timeout: seconds until there is room for more, and from the last byte to the COMMIT; None
+            for ``query_timeout``.
+        """
+        limit = self.query_timeout if timeout is None else timeout
+        return CopyIn(self._copies(), sql, parameters, limit)
 
     def _copies(self) -> Copier:
         if not self.running or self._copier is None:

@@ -74,6 +74,12 @@ class CopyOutTests(CopyTestCase):
         await self.quiet(pool)
         await self.assertFailure(copy.fetch(), CancelledError)
 
+    async def test_a_piece_that_takes_too_long_ends_it(self) -> None:
+        pool = self.make_pool()
+        copy = pool.copy_out("copy (select pg_sleep(30)) to stdout", timeout=0.3)
+        await self.assertFailure(copy.fetch(), errors.QueryTimeout)
+        await self.quiet(pool)
+
     async def test_an_error_of_the_server_is_the_callers(self) -> None:
         pool = self.make_pool()
         with self.assertRaises(Error):

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -238,7 +239,7 @@ async def cancel_running(dsn: str, count: int, size: int = 20) -> CancelReport:
 
 @dataclass
 class SleepReport:
-    """Answer times in milliseconds while other queries sleep."""
+    """Answer times in milliseconds while a query sleeps, and those of the same load without one."""
 
     requests: int = 0
     p50: float = 0.0
@@ -246,35 +247,54 @@ class SleepReport:
     longest: float = 0.0
     slept: int = 0
     during_sleep: int = 0
+    p50_without: float = 0.0
+    p99_without: float = 0.0
 
 
 async def requests_beside_a_sleeper(reactor: Any, dsn: str, count: int, workers: int = 4) -> SleepReport:
-    """Ask *count* times for a row while a query sleeps 2 s in the server."""
+    """Ask *count* times for a row while there is always a query that sleeps 2 s in the server."""
     report = SleepReport()
     ask(dsn, "create table series as select generate_series(1, 1000) n; select 1")
     times: list[float] = []
-    left = iter(range(count))
+    sleeping: Deferred[None] | None = None
+    over = False
 
-    async def work(client: Client) -> None:
+    async def work(client: Client, left: Iterator[int]) -> None:
         for _ in left:
             begun = time.perf_counter()
             status, _ = await client.get("/read")
             times.append((time.perf_counter() - begun) * 1000)
-            report.during_sleep += not sleeping.called
+            report.during_sleep += sleeping is not None and not sleeping.called
             assert status == 200
+
+    async def keep_sleeping(client: Client) -> None:
+        while not over:
+            status, _ = await client.get("/sleep")
+            assert status == 200
+            report.slept += 1
+
+    def percentiles() -> tuple[float, float]:
+        times.sort()
+        return times[len(times) // 2], times[int(len(times) * 0.99) - 1]
 
     async with Site(reactor, dsn, min_size=4, max_size=4) as site:
         clients = [await site.client() for _ in range(workers + 1)]
         sleeper = clients.pop()
         for client in clients:
             await client.get("/read")
-        sleeping = sleeper.get("/sleep")
-        await until(lambda: busy_backends(dsn) == 1)
-        await gatherResults([Deferred.fromCoroutine(work(client)) for client in clients])
-        status, _ = await sleeping
-        report.slept = int(status == 200)
-    times.sort()
-    report.requests = len(times)
-    report.p50, report.longest = times[len(times) // 2], times[-1]
-    report.p99 = times[int(len(times) * 0.99) - 1]
+        for asleep in (False, True):
+            times.clear()
+            if asleep:
+                sleeping = Deferred.fromCoroutine(keep_sleeping(sleeper))
+                await until(lambda: busy_backends(dsn) == 1)
+            left = iter(range(count))
+            await gatherResults([Deferred.fromCoroutine(work(client, left)) for client in clients])
+            if not asleep:
+                report.p50_without, report.p99_without = percentiles()
+        over = True
+        report.requests = len(times)
+        report.p50, report.p99 = percentiles()
+        report.longest = times[-1]
+        assert sleeping is not None
+        await sleeping
     return report

@@ -30,6 +30,7 @@ class KillTests(TestCase):
         report = await postgres.kill_under_load(reactor, cluster, dsn, ROUNDS)
         self.assertEqual(report.kills, ROUNDS)
         self.assertGreater(report.acknowledged, 0)
+        self.assertNotIn("ConnectError", report.answers)
         self.assertGreater(report.answers["ConnectionLost"] + report.answers["CommitUnknown"], 0)
         self.assertEqual((report.missing, report.half_transactions), (0, 0))
         self.assertEqual((report.leaked_slots, report.leaked_descriptors, report.backends), (0, 0, 0))
@@ -54,7 +55,7 @@ class SleepTests(TestCase):
         from twisted.internet import reactor
 
         report = await postgres.requests_beside_a_sleeper(reactor, fresh_database(), 200)
-        self.assertEqual((report.requests, report.slept), (200, 1))
-        self.assertGreater(report.during_sleep, 0)
+        self.assertEqual((report.requests, report.during_sleep), (200, 200))
+        self.assertGreater(report.slept, 0)
         # Whoever waited for the sleeper would have needed two seconds.
         self.assertLess(report.p99, 1500)
