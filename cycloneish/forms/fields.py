@@ -124,6 +124,8 @@ class FloatField(_Strict, wtforms.FloatField):
 class BooleanField(wtforms.BooleanField):
     """A box to check; False, which only JSON can say, is the same as one that is not sent."""
 
+    raw_data: list[Any]
+
     def process_formdata(self, valuelist: Sequence[Any]) -> None:
         """Take the box for checked when it was sent and is not false."""
         super().process_formdata(valuelist)
