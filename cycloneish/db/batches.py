@@ -37,6 +37,9 @@ class Batches:
     :meth:`fetch` until it fires with an empty list, or :meth:`close`.
     """
 
+    # For __del__, where __init__ was not finished.
+    _owns = _declared = False
+
     def __init__(
         self,
         transaction: Transaction,
@@ -136,3 +139,8 @@ class Batches:
         closing = self.close()
         if kind is None or not issubclass(kind, GeneratorExit):
             await closing
+
+    def __del__(self) -> None:
+        # A loop that was left early, outside of 'async with'. The collector may run in any thread.
+        if self._owns and self._declared and not self._closed:
+            self._transaction.abandon()

@@ -37,6 +37,8 @@ log = logging.getLogger("cycloneish.db")
 CHUNK = 65_536
 #: Bytes between the thread and the reactor at which the faster one has to wait.
 HIGH_WATER = 4 * CHUNK
+#: Seconds that the thread waits for somebody to ask for the next piece, or to bring it.
+IDLE_LIMIT = 600.0
 
 
 class _Stopped(Exception):
@@ -270,6 +272,11 @@ class _Copy:
     def _last(self) -> None:
         """The COPY came to its end, and is about to be committed."""
 
+    def _hold(self) -> None:
+        """Wait for the reactor's side, which may have forgotten about the COPY."""
+        if not self._room.wait(IDLE_LIMIT) and not self._stopped:
+            raise QueryTimeout(f"the COPY was given up: nothing was asked of it for {IDLE_LIMIT:g} s")
+
     def _tell(self, function: Callable[..., None], *args: Any) -> None:
         try:
             self._copier.reactor.callFromThread(function, *args)
@@ -361,7 +368,7 @@ class CopyOut(_Copy):
     def _hand_on(self, piece: bytes) -> None:
         with self._room:
             while self._queued >= HIGH_WATER and not self._stopped:
-                self._room.wait()
+                self._hold()
             if self._stopped:
                 raise _Stopped
             self._queue.append(piece)
@@ -462,7 +469,7 @@ class CopyIn(_Copy):
         """Called by psycopg2 for the next bytes; none are the end."""
         with self._room:
             while not self._queue and not self._complete and not self._stopped:
-                self._room.wait()
+                self._hold()
             if self._stopped:
                 raise _Stopped
             if not self._queue:

@@ -354,6 +354,12 @@ class Transaction(Queries):
         self._release(connection)
         return done
 
+    def abandon(self) -> None:
+        """Roll back, from any thread, for somebody who is gone."""
+        connection = self._connection
+        if connection is not None:
+            connection.reactor.callFromThread(self.rollback)
+
 
 class Savepoint:
     """A part of a :class:`Transaction` that can be undone alone; made by :meth:`Transaction.savepoint`."""

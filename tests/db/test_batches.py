@@ -65,6 +65,12 @@ class StreamTests(DatabaseTestCase):
             pass
         self.assertEqual(pool.stats().in_use, 0)
 
+    async def test_a_loop_left_without_a_block_gives_the_connection_back_too(self) -> None:
+        pool = self.make_pool(max_size=1)
+        async for _ in pool.stream(SERIES, (100_000,)):
+            break
+        self.assertEqual(await pool.fetch_value("select 1"), 1)
+
     async def test_cancelling_stops_the_query(self) -> None:
         pool = self.make_pool(max_size=1)
         batches = pool.stream("select pg_sleep(30)")

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, gatherResults
 
-from cycloneish.db import errors
+from cycloneish.db import copying, errors
 from cycloneish.db.copying import CHUNK, HIGH_WATER
 from cycloneish.db.postgres import Error, Pool, UniqueViolation
 
@@ -109,6 +109,16 @@ class CopyOutTests(CopyTestCase):
             await self.assertFailure(pool.copy_out(MANY).fetch(), errors.PoolTimeout)
         self.assertEqual(await pool.copy_out("copy (select 1) to stdout").fetch(), b"1\n")
 
+    async def test_one_that_nobody_reads_any_more_is_given_up(self) -> None:
+        self.patch(copying, "IDLE_LIMIT", 0.3)
+        pool = self.make_pool()
+        copy = pool.copy_out(MANY)
+        await copy.fetch()
+        await self.quiet(pool)
+        with self.assertRaises(errors.QueryTimeout):
+            async for _ in copy:
+                pass
+
     async def test_a_copy_never_begun_is_closed_at_once(self) -> None:
         async with self.make_pool().copy_out(MANY):
             pass
@@ -200,6 +210,16 @@ class CopyInTests(CopyTestCase):
         feeding.cancel()
         await self.assertFailure(feeding, CancelledError)
         await self.quiet(pool)
+        self.assertEqual(await pool.fetch_value("select count(*) from t"), 0)
+
+    async def test_one_that_nobody_feeds_any_more_is_given_up(self) -> None:
+        self.patch(copying, "IDLE_LIMIT", 0.3)
+        pool = await self.start()
+        copy = pool.copy_in("copy t from stdin")
+        await copy.write("1\ta\n")
+        await until(lambda: busy_backends(self.dsn) == 1)
+        await self.quiet(pool)
+        await self.assertFailure(copy.write("2\tb\n"), errors.QueryTimeout, Error)
         self.assertEqual(await pool.fetch_value("select count(*) from t"), 0)
 
     async def test_errors_of_the_server_are_the_callers(self) -> None:
