@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
+
+from cycloneish.httpclient.errors import HTTPClientError
+from cycloneish.httputil import HTTPHeaders
 
 __all__ = [
     "ABNORMAL_SILENCE",
@@ -60,15 +63,15 @@ class DecompressedTooBigError(Exception):
     """A compressed message is longer than the limit once it is not."""
 
 
-class HandshakeError(WebSocketError):
+class HandshakeError(WebSocketError, HTTPClientError):
     """A server answered a client's request with something else than a WebSocket.
+
+    It is an :exc:`cycloneish.httpclient.HTTPError` as well, as in Tornado.
 
     :ivar code: status of the response.
     :ivar headers: its headers.
     """
 
-    def __init__(self, code: int, message: str, headers: Any = None) -> None:
-        self.code = code
-        self.message = message
-        self.headers = headers
-        super().__init__(f"HTTP {code}: {message}")
+    def __init__(self, code: int, message: str | None = None, headers: HTTPHeaders | None = None) -> None:
+        HTTPClientError.__init__(self, code, message)
+        self.headers = headers if headers is not None else HTTPHeaders()
