@@ -128,6 +128,9 @@ class Receiver:
             self._buffer = data
             if len(data) < self._needed:
                 return
+        elif len(buffer) + len(data) >= self._needed and self._running is None and self._scheduled is None:
+            # The usual end of a long message: one copy of what is there, instead of a growing array.
+            self._buffer = buffer + data
         else:
             if buffer.__class__ is bytes:
                 self._buffer = buffer = bytearray(buffer)
@@ -173,6 +176,11 @@ class Receiver:
                 self.transport.resumeProducing()
             else:
                 self.transport.pauseProducing()
+
+    def _read_in_larger_pieces(self) -> None:
+        # Twisted reads 64 KiB at once, and each piece of a message more costs a system call and a copy.
+        if getattr(self.transport, "bufferSize", 0) == _READ_AHEAD:
+            self.transport.bufferSize = 4 * _READ_AHEAD
 
     @property
     def reactor(self) -> Any:
@@ -222,6 +230,8 @@ class Receiver:
                 end += 4
             if end > size:
                 needed = end - position
+                if needed > _READ_AHEAD:
+                    self._read_in_larger_pieces()
                 if not self._announced(first, length):
                     return
                 break
