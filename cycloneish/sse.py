@@ -6,6 +6,8 @@ Applications subclass `SSEHandler`. Source of the format: the HTML standard, "Se
 from __future__ import annotations
 
 import re
+import time
+from collections import deque
 from collections.abc import Awaitable
 from typing import Any, ClassVar, cast
 
@@ -20,7 +22,7 @@ from cycloneish.log import app_log
 from cycloneish.web.handler import RequestHandler
 from cycloneish.web.mount import break_off
 
-__all__ = ["SSEHandler", "format_comment", "format_event"]
+__all__ = ["EventLog", "SSEHandler", "format_comment", "format_event"]
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -64,6 +66,53 @@ def format_comment(text: str = "") -> bytes:
     return ("".join([f": {line}\n" for line in _LINE_END.split(text)]) + "\n").encode()
 
 
+class EventLog:
+    """The last events of a stream, with ids, for browsers that connect again.
+
+    ::
+
+        log = EventLog()
+
+        class News(SSEHandler):
+            def replay(self, last_event_id):
+                for event in log.since(last_event_id):
+                    self.send_raw(event)
+
+            def bind(self):
+                readers.add(self)
+
+        def publish(title):
+            event = log.append({"title": title}, event="headline")
+            for reader in list(readers):
+                reader.send_raw(event)
+
+    :param size: events that are kept.
+    """
+
+    def __init__(self, size: int = 1000) -> None:
+        self._events: deque[tuple[int, bytes]] = deque(maxlen=size)
+        # Ids of another run of the program mean nothing here.
+        self._run = f"{int(time.time()):x}"
+        self._next = 1
+
+    def append(self, message: object, event: str | None = None) -> bytes:
+        """Keep an event; for the parameters see `format_event`.
+
+        :returns: the event as it goes over the wire, for `SSEHandler.send_raw`.
+        """
+        number = self._next
+        self._next += 1
+        data = format_event(message, event, f"{self._run}-{number}")
+        self._events.append((number, data))
+        return data
+
+    def since(self, last_event_id: str | None) -> list[bytes]:
+        """The events behind the one of this id; all that are kept, if it is not known or too long ago."""
+        run, _, number = (last_event_id or "").partition("-")
+        seen = int(number) if run == self._run and number.isascii() and number.isdigit() else 0
+        return [data for own, data in self._events if own > seen]
+
+
 class SSEHandler(RequestHandler):
     """Keeps the response to a GET open and sends events in it.
 
@@ -98,6 +147,9 @@ class SSEHandler(RequestHandler):
     max_buffered: ClassVar[int] = 1024 * 1024
     """Bytes of events that may wait for a slow client."""
 
+    retry: ClassVar[int | None] = None
+    """Milliseconds that browsers are told to wait before they connect again; None leaves it to them."""
+
     _closed: Deferred[None] | None = None
     _open = False
     _was_bound = False
@@ -114,10 +166,22 @@ class SSEHandler(RequestHandler):
     def unbind(self) -> None:
         """Override: send nothing any more."""
 
+    def replay(self, last_event_id: str) -> Awaitable[None] | None:
+        """Override: the browser was connected before, and had the event of this id last; send what it missed.
+
+        Called before `bind`, which waits for it if it is asynchronous. `EventLog` keeps what may be missed.
+        """
+        return None
+
     @property
     def last_event_id(self) -> str | None:
-        """The id of the last event that the browser has, if it was connected before."""
-        return self.request.headers.get("Last-Event-ID")
+        """The id of the last event that the browser has, if it was connected before.
+
+        From the header *Last-Event-ID*, or the argument `lastEventId` of scripts that stand in for a browser.
+        None if there is neither.
+        """
+        last = self.request.headers.get("Last-Event-ID")
+        return last if last is not None else self.get_query_argument("lastEventId", None)
 
     @property
     def is_open(self) -> bool:
@@ -146,6 +210,10 @@ class SSEHandler(RequestHandler):
     ) -> Deferred[None]:
         """`send_event` under Cyclone's name."""
         return self.send_event(message, event, eid, retry)
+
+    def send_raw(self, data: bytes) -> Deferred[None]:
+        """Send an event that is formatted already, by `format_event` or an `EventLog`: one for many readers."""
+        return self._send(data)
 
     def send_comment(self, text: str = "") -> Deferred[None]:
         """Send something that the browser ignores."""
@@ -177,10 +245,17 @@ class SSEHandler(RequestHandler):
             await self.flush()
             self._reset_heartbeat()
             self._end_with_the_program()
-            self._was_bound = True
-            bound = self.bind()
-            if bound is not None and is_awaitable(bound):
-                await bound
+            if self.retry is not None:
+                self._send(f"retry: {int(self.retry)}\n\n".encode())
+            last = self.last_event_id
+            replayed = self.replay(last) if last is not None else None
+            if replayed is not None and is_awaitable(replayed):
+                await replayed
+            if self._open:
+                self._was_bound = True
+                bound = self.bind()
+                if bound is not None and is_awaitable(bound):
+                    await bound
             if self._open:
                 await self._closed
         except (StreamClosedError, CancelledError):

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from cycloneish.sse import SSEHandler, format_comment, format_event
+from cycloneish.sse import EventLog, SSEHandler, format_comment, format_event
 from cycloneish.web import Application, HTTPError
 from tests.web.live import Client, LiveTestCase, sleep
 
@@ -46,6 +46,79 @@ class FormatTests(SynchronousTestCase):
     def test_comments(self) -> None:
         self.assertEqual(format_comment(), b": \n\n")
         self.assertEqual(format_comment("a\nb"), b": a\n: b\n\n")
+
+
+class EventLogTests(SynchronousTestCase):
+    def test_what_is_behind_an_id(self) -> None:
+        log = EventLog(size=3)
+        events = [log.append(str(number)) for number in range(5)]
+        ids = [event.partition(b"\n")[0].removeprefix(b"id: ").decode() for event in events]
+        self.assertEqual(len(set(ids)), 5)
+        self.assertEqual(log.since(ids[3]), events[4:])
+        self.assertEqual(log.since(ids[4]), [])
+        # Too long ago, of another run, or no id at all: everything that is kept.
+        for strange in (ids[0], "0-4", "", "x", f"{ids[4]}x", None, ids[4].replace("-", "-\u0664")):
+            self.assertEqual(log.since(strange), events[2:], strange)
+
+
+class ReplayTests(LiveTestCase):
+    async def ask(self, path: str, *headers: str) -> bytes:
+        client = await self.connect()
+        lines = [f"GET {path} HTTP/1.1", "Host: a", *headers, "", ""]
+        client.send("\r\n".join(lines).encode())
+        data = await client.until(b"data: live")
+        return bytes(data).partition(b"\r\n\r\n")[2]
+
+    async def test_replay_comes_before_bind(self) -> None:
+        class Resumed(SSEHandler):
+            retry = 500
+
+            async def replay(self, last_event_id: str) -> None:
+                await sleep(0.01)
+                await self.send_raw(format_event(f"since {last_event_id}"))
+
+            def bind(self) -> None:
+                self.send_event("live")
+
+        self.serve(Application([("/", Resumed)]))
+        first = await self.ask("/")
+        self.assertIn(b"retry: 500\n\n", first)
+        self.assertNotIn(b"since", first)
+        again = await self.ask("/", "Last-Event-ID: 7")
+        self.assertLess(again.index(b"data: since 7"), again.index(b"data: live"))
+        by_argument = await self.ask("/?lastEventId=8")
+        self.assertIn(b"data: since 8", by_argument)
+
+    async def test_a_client_that_leaves_during_replay_is_not_bound(self) -> None:
+        gate: Deferred[None] = Deferred()
+        bound: list[Any] = []
+        gone: list[Any] = []
+
+        class Resumed(SSEHandler):
+            async def replay(self, last_event_id: str) -> None:
+                await gate
+
+            def bind(self) -> None:
+                bound.append(self)
+
+            def unbind(self) -> None:
+                bound.remove(self)
+
+            def on_connection_closed(self, *args: Any, **kwargs: Any) -> None:
+                gone.append(self)
+
+        self.serve(Application([("/", Resumed)]))
+        client = await self.connect()
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nLast-Event-ID: 7\r\n\r\n")
+        await client.until(b"\r\n\r\n")
+        client.close()
+        for _ in range(1000):
+            if gone:
+                break
+            await sleep(0.005)
+        gate.callback(None)
+        await sleep(0.01)
+        self.assertEqual((len(gone), bound), (1, []))
 
 
 class News(SSEHandler):

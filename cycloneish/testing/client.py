@@ -22,6 +22,7 @@ from cycloneish.testing.exchange import Exchange, IncompleteResponseError, Memor
 from cycloneish.testing.helpers import get_async_test_timeout
 from cycloneish.testing.response import HeaderSource, HTTPRequest, HTTPResponse, make_headers
 from cycloneish.testing.spin import wait_for
+from cycloneish.util import import_object
 
 __all__ = ["Client", "SyncClient"]
 
@@ -247,6 +248,19 @@ class Client:
 
         exchange.when_headers().addCallbacks(keep_cookies, lambda _: None)
         return exchange
+
+    def websocket(self, path: str, **options: Any) -> Deferred[Any]:
+        """Open a WebSocket in memory.
+
+        :param options: *headers*, *params* and the others of :meth:`open` that make sense here; and
+            *subprotocols*, *compression_options* and *on_message_callback* of
+            :func:`~cycloneish.websocket.websocket_connect`.
+        :returns: a Deferred of a :class:`~cycloneish.websocket.WebSocketClientConnection`, which fails as
+            that function's does.
+        """
+        # By name: what is tested without WebSockets does not load them.
+        connect = import_object("cycloneish.websocket.memory.connect_in_memory")
+        return connect(self, path, **options)  # type: ignore[no-any-return]
 
     # -- helpers
 

@@ -170,8 +170,7 @@ class WebSocketClientConnection:
         protocol.selected_subprotocol = answer.subprotocol
         if answer.agreement is not None:
             protocol.agree_on_compression(answer.agreement)
-        # Whoever waits sends at once, and the transport is handed over when this has returned.
-        self.params.reactor = self.params.reactor or getattr(self._handshake.transport, "reactor", None)  # type: ignore[union-attr]
+        # Only when the transport is the protocol's: whoever waits sends at once.
         protocol.when_connected = self._connected
         return protocol
 

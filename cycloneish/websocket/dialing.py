@@ -27,11 +27,20 @@ from cycloneish.httputil import (
     responses,
 )
 from cycloneish.iostream import StreamClosedError
-from cycloneish.websocket.deflate import Agreement, Extensions, accept_answer, parse_extensions
+from cycloneish.websocket.deflate import Agreement, accept_answer, parse_extensions
 from cycloneish.websocket.errors import HandshakeError, WebSocketError
 from cycloneish.websocket.handshake import accept_value, has_token
 
-__all__ = ["Answer", "Handshake", "Target", "as_python_error", "endpoint_for", "parse_url", "request_head"]
+__all__ = [
+    "Answer",
+    "Handshake",
+    "Target",
+    "as_python_error",
+    "check_answer",
+    "endpoint_for",
+    "parse_url",
+    "request_head",
+]
 
 _PORTS: Final = {"ws": 80, "wss": 443}
 _MAX_HEAD: Final = 65536
@@ -221,6 +230,29 @@ def as_python_error(error: BaseException) -> BaseException:
     return error
 
 
+def check_answer(
+    code: int, reason: str, headers: HTTPHeaders, key: str, subprotocols: list[str], options: Any
+) -> Answer:
+    """What a server agreed to with its response.
+
+    :raises HandshakeError: it refused.
+    :raises WebSocketError: it answered a request for something else; :exc:`ValueError`: it breaks the rules.
+    """
+    if code != 101:
+        if 200 <= code < 300:
+            raise WebSocketError("Non-websocket response")
+        raise HandshakeError(code, reason or responses.get(code, "Unknown"), headers)
+    if not has_token(headers, "Upgrade", "websocket") or not has_token(headers, "Connection", "upgrade"):
+        raise ValueError("it upgrades to something else")
+    if headers.get("Sec-WebSocket-Accept", "").strip() != accept_value(key.encode()):
+        raise ValueError("Sec-WebSocket-Accept is wrong")
+    extensions = parse_extensions(headers.get("Sec-WebSocket-Extensions", ""))
+    subprotocol = headers.get("Sec-WebSocket-Protocol")
+    if subprotocol is not None and subprotocol not in subprotocols:
+        raise ValueError(f"subprotocol {subprotocol!r:.100} was not offered")
+    return Answer(headers, subprotocol, accept_answer(extensions, options))
+
+
 class Handshake(Protocol):
     """Asks for a WebSocket and checks the answer; then everything goes to the protocol.
 
@@ -286,20 +318,7 @@ class Handshake(Protocol):
             if self._interim > _MAX_INTERIM:
                 raise WebSocketError("too many interim responses")
             return None
-        if start.code != 101:
-            if 200 <= start.code < 300:
-                raise WebSocketError("Non-websocket response")
-            message = start.reason or responses.get(start.code, "Unknown")
-            raise HandshakeError(start.code, message, headers)
-        if not has_token(headers, "Upgrade", "websocket") or not has_token(headers, "Connection", "upgrade"):
-            raise ValueError("it upgrades to something else")
-        if headers.get("Sec-WebSocket-Accept", "").strip() != accept_value(self._key.encode()):
-            raise ValueError("Sec-WebSocket-Accept is wrong")
-        extensions: Extensions = parse_extensions(headers.get("Sec-WebSocket-Extensions", ""))
-        subprotocol = headers.get("Sec-WebSocket-Protocol")
-        if subprotocol is not None and subprotocol not in self._subprotocols:
-            raise ValueError(f"subprotocol {subprotocol!r:.100} was not offered")
-        return Answer(headers, subprotocol, accept_answer(extensions, self._options))
+        return check_answer(start.code, start.reason, headers, self._key, self._subprotocols, self._options)
 
     def _hand_over(self, answer: Answer) -> None:
         done, self._done = self._done, None

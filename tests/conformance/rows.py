@@ -52,7 +52,12 @@ ROWS = (
     _row("util_test", 31, "util escape", by_name="escape"),
     _row("log_test", 15, "log options escape util"),
     _row("wsgi_test", 6, "wsgi routing httpserver", serves=True),
-    _row("websocket_test", 70, "websocket web httpclient httpserver escape httputil log template util", serves=True),
+    _row(
+        "websocket_test",
+        70,
+        "websocket web httpclient httpserver escape httputil log template util",
+        serves=True,
+    ),
     _row("httpclient_test", 65, "httpclient httputil escape log"),
     _row(
         "simple_httpclient_test",
