@@ -212,7 +212,7 @@ class SSEHandler(RequestHandler):
         return self.send_event(message, event, eid, retry)
 
     def send_raw(self, data: bytes) -> Deferred[None]:
-        """Send an event that is formatted already, by `format_event` or an `EventLog`: one for many readers."""
+        """Send an event that `format_event` or an `EventLog` has formatted, for many readers at once."""
         return self._send(data)
 
     def send_comment(self, text: str = "") -> Deferred[None]:
