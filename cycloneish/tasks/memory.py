@@ -22,13 +22,14 @@ log = logging.getLogger("cycloneish.tasks")
 class _Delivery:
     """A message in a worker's hands."""
 
-    __slots__ = ("_consumption", "envelope", "queue", "redelivered")
+    __slots__ = ("_consumption", "envelope", "is_lost", "queue", "redelivered")
 
     def __init__(self, consumption: _Consumption, envelope: Envelope, queue: str, redelivered: bool) -> None:
         self._consumption = consumption
         self.envelope = envelope
         self.queue = queue
         self.redelivered = redelivered
+        self.is_lost = False
 
     def ack(self) -> Deferred[None]:
         self._consumption.settle(self)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .memory import MemoryTransport
 from .transport import Transport
+
+if TYPE_CHECKING:
+    from ..amqp import Broker
 
 __all__ = ["open_transport"]
 
@@ -17,4 +20,13 @@ def open_transport(where: Any, options: dict[str, Any]) -> Transport:
     """
     if where == "memory:":
         return MemoryTransport(**options)
+    if isinstance(where, str) and where.partition(":")[0] in ("amqp", "amqps"):
+        from ..amqp.service import AMQP
+        from .amqp import AMQPTransport
+
+        return AMQPTransport(cast("Broker", AMQP(where)), owns_broker=True, **options)
+    if hasattr(where, "declare_exchange"):
+        from .amqp import AMQPTransport
+
+        return AMQPTransport(where, **options)
     raise ValueError("tasks are sent to memory:, or to a URL that begins with amqp:// or amqps://")

@@ -19,11 +19,13 @@ class Delivery(Protocol):
     """A message that a worker has, and that nobody else gets until it is given back.
 
     :ivar redelivered: whether it was delivered before, and came back.
+    :ivar is_lost: whether the connection that it came by is gone: somebody else gets it anew.
     """
 
     envelope: Envelope
     queue: str
     redelivered: bool
+    is_lost: bool
 
     def ack(self) -> Deferred[None]:
         """It is done with: the queue forgets it."""

@@ -208,6 +208,8 @@ class Worker(Service):
             self._waiting.append(delivery)
 
     def _begin(self, delivery: Delivery) -> None:
+        if delivery.is_lost:
+            return
         # Known before it begins, as it may end at once.
         self._working[delivery] = Deferred()
         work = self._working[delivery] = Deferred.fromCoroutine(self._handle(delivery))

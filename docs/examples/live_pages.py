@@ -2,7 +2,7 @@
 
     twistd -n cycloneish --app live_pages:make_app
 
-Set BUS to postgresql://… for several processes; without it there is one.
+Set BUS to postgresql://… or amqp://… for several processes; without it there is one.
 """
 
 import os

@@ -104,6 +104,15 @@ class ExampleTest(SynchronousTestCase):
                     heard += raw.recv(4096)
             self.assertIn(b'data: {"text":"h\\u00e9"}', heard)
 
+    def test_work_is_done_in_the_background(self) -> None:
+        report = EXAMPLES / "somebody-2026.txt"
+        self.addCleanup(report.unlink, missing_ok=True)
+        program, visitor = self.start("jobs:make_app")
+        status, _, text = visitor.ask("POST", "/reports", {"name": "somebody"})
+        self.assertEqual(status, 202)
+        program.wait_for(rf"task jobs.report\[{json.loads(text)['task']}\] succeeded")
+        self.assertEqual(report.read_text(), "The report of somebody for 2026\n")
+
     def test_no_example_is_left_out(self) -> None:
         tested = {
             "hello.py",
@@ -113,6 +122,7 @@ class ExampleTest(SynchronousTestCase):
             "chat.py",
             "chat_client.py",
             "live_pages.py",
+            "jobs.py",
             "guestbook",
             "testing_kit",
         }
