@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, cast, overload
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred, succeed
 from twisted.internet.threads import blockingCallFromThread
 from twisted.python import threadable
 from twisted.python.failure import Failure
@@ -94,6 +94,8 @@ class Tasks(Service):
         self._ready = False
         self._broken: Failure | None = None
         self._ready_waiters: list[Deferred[Tasks]] = []
+        #: What has to stop before the connection goes: workers put themselves here.
+        self.users: list[Service] = []
         make_current(self)
 
     # -- the tasks -------------------------------------------------------------------------------
@@ -185,7 +187,16 @@ class Tasks(Service):
         return waiter
 
     def stopService(self) -> Deferred[None]:
-        """Let the connection go; stop the workers before."""
+        """Stop the workers, and let the connection go after their last task."""
+        if not self.running:
+            return succeed(None)
+        if self.users:
+            # Their last tasks may send others, so until then it all goes on.
+            stopping = DeferredList([maybeDeferred(user.stopService) for user in list(self.users)])
+            return stopping.addCallback(lambda _: self._stop())
+        return self._stop()
+
+    def _stop(self) -> Deferred[None]:
         if not self.running:
             return succeed(None)
         super().stopService()  # type: ignore[no-untyped-call]

@@ -107,6 +107,7 @@ class Worker(Service):
         self._threads: TaskThreads | None = None
         self._stopping = False
         self._idle: Deferred[None] | None = None
+        self._stop_waiters: list[Deferred[None]] | None = None
 
     # -- the service -----------------------------------------------------------------------------
 
@@ -118,6 +119,7 @@ class Worker(Service):
         self._stopping = False
         self._broken = None
         self.tasks.import_modules()
+        self.tasks.users.append(self)
         self._starting = self.tasks.when_ready().addCallback(self._consume)
         self._starting.addCallbacks(self._consuming, self._not_consuming)
 
@@ -158,13 +160,28 @@ class Worker(Service):
 
         :returns: a Deferred that fires when all that is done; it never fails.
         """
+        if self._stop_waiters is not None:
+            # Asked twice: by its parent, and by the `Tasks`.
+            waiter: Deferred[None] = Deferred()
+            self._stop_waiters.append(waiter)
+            return waiter
         if not self.running:
             return succeed(None)
         super().stopService()  # type: ignore[no-untyped-call]
         self._stopping = True
+        self._stop_waiters = []
         if self._starting is not None:
             self._starting.cancel()
-        return Deferred.fromCoroutine(self._stop())
+        return Deferred.fromCoroutine(self._stop()).addBoth(self._has_stopped)
+
+    def _has_stopped(self, result: Any) -> None:
+        if isinstance(result, Failure):
+            log.error("the worker did not stop in good order", exc_info=result.value)
+        if self in self.tasks.users:
+            self.tasks.users.remove(self)
+        waiters, self._stop_waiters = self._stop_waiters, None
+        for waiter in waiters or ():
+            waiter.callback(None)
 
     async def _stop(self) -> None:
         consumption, self._consumption = self._consumption, None

@@ -462,6 +462,29 @@ class TasksBehaviour:
             await until(lambda: len(ended) == 6)
         self.assertEqual(sorted(ended), list(range(6)))
 
+    async def test_the_sender_stops_after_the_last_task(self: Any) -> None:
+        tasks = await self.make_tasks()
+        gate: Deferred[None] = Deferred()
+        begun: list[int] = []
+        sent: list[Receipt] = []
+
+        @tasks.task
+        async def last() -> None:
+            begun.append(1)
+            await gate
+            sent.append(await tasks.send("another", queue=f"{tasks.queue}-slow"))
+
+        worker = await self.make_worker(tasks)
+        await last.delay()
+        await until(lambda: begun)
+        # As a parent does it: one after the other, without waiting.
+        stopping = [worker.stopService(), tasks.stopService(), worker.stopService()]
+        await sleep(0.02)
+        self.assertFalse(stopping[1].called)
+        gate.callback(None)
+        await gatherResults(stopping)
+        self.assertEqual((len(sent), worker.stats.succeeded, tasks.running), (1, 1, 0))
+
     async def test_what_does_not_end_in_time_is_cancelled_and_run_by_another(self: Any) -> None:
         tasks = await self.make_tasks()
         cancelled: list[int] = []
