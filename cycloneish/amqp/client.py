@@ -413,7 +413,7 @@ class WireClient(AMQClient):  # type: ignore[misc]
         end = len(data)
         channels = self.channels
         unpack = _FRAME.unpack_from
-        while end - position >= 8:
+        while end - position >= 7:
             kind, number, size = unpack(data, position)
             if size > self.frame_max:
                 raise ProtocolError(f"a frame of {size} bytes came, where {self.frame_max} are agreed upon")

@@ -321,6 +321,11 @@ class AMQP(BrokerBase):
             answer.addTimeout(self.timeout, self.reactor, _timed_out)
             return await answer
         finally:
+            control = self._control
+            if control is not None and control.waiting:
+                # Given up, and the answer that is to come may be the channel's end: nobody else's problem.
+                self._control = None
+                control.shut()
             self._control_lock.release()
 
     def _look_up(self, exchange: str) -> Deferred[Any]:

@@ -19,6 +19,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from cycloneish.testing.certificates import self_signed_certificate
+
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG
 _shared: RabbitMQ | None = None
 
@@ -50,13 +52,19 @@ def _dies_with_parent() -> None:
 class RabbitMQ:
     """A server with its data in a temporary directory; it can be killed and started again."""
 
-    def __init__(self, settings: str = "") -> None:
+    def __init__(self, tls: bool = False) -> None:
         self.directory = tempfile.mkdtemp(prefix="cycloneish-rabbitmq-")
         self.port = free_port()
+        self.tls_port = free_port() if tls else 0
         self.process: subprocess.Popen[bytes] | None = None
         path = self.path("rabbitmq.conf")
         with open(path, "w") as file:
-            file.write(f"disk_free_limit.absolute = 1MB\n{settings}\n")
+            file.write("disk_free_limit.absolute = 1MB\n")
+            if tls:
+                certificate, key = self_signed_certificate()
+                file.write(f"listeners.ssl.default = 127.0.0.1:{self.tls_port}\n")
+                file.write(f"ssl_options.certfile = {certificate}\nssl_options.keyfile = {key}\n")
+                file.write("ssl_options.verify = verify_none\n")
         epmd = str(free_port())
         name = f"cycloneish{os.getpid()}x{self.port}@localhost"
         self._environment = {
@@ -147,14 +155,19 @@ class RabbitMQ:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def shared_url() -> str:
-    """The URL of the run's server; started at the first call."""
+def shared() -> RabbitMQ:
+    """The run's server; started at the first call."""
     global _shared
     if _shared is None:
-        _shared = RabbitMQ()
+        _shared = RabbitMQ(tls=True)
         _shared.start()
         _shared.wait()
-    return _shared.url
+    return _shared
+
+
+def shared_url() -> str:
+    """The URL of the run's server."""
+    return shared().url
 
 
 def sleep(seconds: float) -> Deferred[None]:
