@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import SimpleNamespace, TracebackType
 from typing import Any, Final, Self
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from cycloneish.awaiting import AwaitableDeferred
 from cycloneish.escape import utf8
 from cycloneish.httputil import HTTPHeaders
 from cycloneish.log import app_log
@@ -83,7 +84,7 @@ class WebSocketClientConnection:
         reactor: Any = None,
     ) -> None:
         self.request = request
-        self.connect_future: Deferred[WebSocketClientConnection] = Deferred(self._cancel)
+        self.connect_future: AwaitableDeferred[WebSocketClientConnection] = AwaitableDeferred(self._cancel)
         self.params = WebSocketParams(
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
@@ -216,16 +217,16 @@ class WebSocketClientConnection:
         :returns: a Deferred of the message: ``str`` for text, ``bytes`` for binary, None when the
             connection is closed.
         """
-        message: Deferred[Received]
+        message: AwaitableDeferred[Received]
         if self._received:
-            message = succeed(self._received.popleft())
+            message = _fired(self._received.popleft())
             room, self._room = self._room, None
             if room is not None:
                 room.callback(None)
         elif self._ended:
-            message = succeed(None)
+            message = _fired(None)
         else:
-            message = Deferred(self._forget_reader)
+            message = AwaitableDeferred(self._forget_reader)
             self._readers.append(message)
         if callback is not None:
             message.addBoth(_call_with_future, callback)
@@ -294,8 +295,8 @@ class WebSocketClientConnection:
     def wait_closed(self) -> Deferred[None]:
         """A Deferred that fires when the connection is closed."""
         if self._ended:
-            return succeed(None)
-        waiter: Deferred[None] = Deferred(self._forget_waiter)
+            return _fired(None)
+        waiter: AwaitableDeferred[None] = AwaitableDeferred(self._forget_waiter)
         self._closed_waiters.append(waiter)
         return waiter
 
@@ -338,6 +339,12 @@ class WebSocketClientConnection:
     async def __aexit__(self, *error: object) -> None:
         self.close()
         await self.wait_closed()
+
+
+def _fired(result: Any) -> AwaitableDeferred[Any]:
+    fired: AwaitableDeferred[Any] = AwaitableDeferred()
+    fired.callback(result)
+    return fired
 
 
 def _call_with_future(result: Any, callback: Callable[[Any], Any]) -> Any:

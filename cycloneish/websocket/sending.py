@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred
 
+from cycloneish.awaiting import AwaitableDeferred
 from cycloneish.escape import json_encode
 from cycloneish.http.transport import Outbox, Writer, unsent
 from cycloneish.log import gen_log
@@ -38,7 +39,7 @@ def outbox_of(reactor: Any) -> Outbox:
     return outbox
 
 
-class SendDeferred(Deferred[None]):
+class SendDeferred(AwaitableDeferred[None]):
     """Fires when the transport wants more; fails with :exc:`WebSocketClosedError` when the peer has left.
 
     Nobody has to wait for a message to be sent, so such a failure is not reported as unhandled.
