@@ -22,7 +22,7 @@ DATA = Path(__file__).parent / "data"
 #: Cyclone's names that are not here or differ, each with its reason; a module stands for all of its names.
 CYCLONE_DIFFERS = {
     "app": "the project generator wrote Python 2",
-    "auth": "comes in a later release",
+    "auth": "Deferreds in place of callbacks; some of its services are closed",
     "websocket.FrameDecodeError": "of the draft of 2010, as the next one",
     "websocket.Hixie76FrameDecoder": "no browser has spoken it since 2012",
     "websocket.WebSocketProtocol76": "no browser has spoken it since 2012",

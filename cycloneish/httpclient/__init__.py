@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cycloneish.httpclient.command import main
     from cycloneish.httpclient.cookies import CookieJar
     from cycloneish.httpclient.cyclone import JsonRPC, fetch
+    from cycloneish.httpclient.gather import fetch_all
     from cycloneish.httpclient.simple import SimpleAsyncHTTPClient
 
 __all__ = [
@@ -42,12 +43,14 @@ __all__ = [
     "SimpleAsyncHTTPClient",
     "_RequestProxy",
     "fetch",
+    "fetch_all",
     "main",
 ]
 
 _LAZY = {
     "JsonRPC": "cycloneish.httpclient.cyclone.JsonRPC",
     "fetch": "cycloneish.httpclient.cyclone.fetch",
+    "fetch_all": "cycloneish.httpclient.gather.fetch_all",
     "main": "cycloneish.httpclient.command.main",
     "CookieJar": "cycloneish.httpclient.cookies.CookieJar",
     "SimpleAsyncHTTPClient": "cycloneish.httpclient.simple.SimpleAsyncHTTPClient",

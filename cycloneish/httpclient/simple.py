@@ -95,6 +95,24 @@ class SimpleAsyncHTTPClient(AsyncHTTPClient):
             fetch.wait()
         return fetch
 
+    def agent(self) -> Any:
+        """An ``IAgent`` on the connections of this client."""
+        # Twisted's own client and its interfaces are loaded for who wants them.
+        from cycloneish.httpclient.agent import Agent
+
+        return Agent(self)
+
+    def treq(self) -> Any:
+        """A client of treq on the connections of this client.
+
+        :raises ImportError: treq is not installed.
+        """
+        try:
+            from treq.client import HTTPClient
+        except ImportError as error:
+            raise ImportError("treq needs: pip install 'cycloneish[client]'") from error
+        return HTTPClient(self.agent())
+
     # -- the queue ---------------------------------------------------------------------------------
 
     def _room_for(self, fetch: Fetch) -> bool:

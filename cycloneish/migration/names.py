@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 __all__ = ["ADVICE", "CALLS", "PACKAGES", "Place", "place_of"]
 
@@ -11,6 +10,7 @@ PACKAGES = ("tornado", "cyclone")
 
 _SAME = frozenset(
     (
+        "auth",
         "autoreload",
         "concurrent",
         "escape",
@@ -42,9 +42,6 @@ _SAME = frozenset(
         "xmlrpc",
     )
 )
-_COMING = {
-    "auth": "signing in through others (cycloneish.auth) comes in a later release",
-}
 _GONE = {
     "tornado.curl_httpclient": "use cycloneish.httpclient: its client has proxies and digest authentication",
     "tornado.http1connection": "the engine is behind cycloneish.httpserver.HTTPServer",
@@ -116,11 +113,6 @@ def place_of(module: str) -> Place | None:
     package, _, name = module.partition(".")
     if package not in PACKAGES:
         return None
-    if name in _COMING:
-        # Programs may be moved in with a later version of this file's package beside it.
-        if find_spec(f"cycloneish.{name}") is not None:
-            return Place(f"cycloneish.{name}")
-        return Place(None, _COMING[name])
     if name in _SAME:
         return Place(f"cycloneish.{name}")
     return None

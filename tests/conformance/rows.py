@@ -65,6 +65,7 @@ ROWS = (
         "httpclient simple_httpclient httputil escape log",
         helpers="httpclient_test",
     ),
+    _row("auth_test", 19, "auth web httpserver httpclient escape httputil log", serves=True),
 )
 
 #: Of these, what is no part of the server: clients, and protocols beside HTTP.

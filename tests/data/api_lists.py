@@ -15,6 +15,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 MODULES = [
+    "auth",
     "autoreload",
     "escape",
     "httpclient",

@@ -8,7 +8,9 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -33,6 +35,35 @@ class ExampleTest(SynchronousTestCase):
         shown = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
         assert shown is not None
         self.assertEqual(shown.group(1), (EXAMPLES / "hello.py").read_text())
+
+    def test_pages_made_of_the_answers_of_others(self) -> None:
+        class Prices(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                prices = {"/bread": b"3", "/milk": b"2", "/log": b"line\n" * 10_000}
+                body = prices.get(self.path)
+                self.send_response(200 if body else 404)
+                self.send_header("Content-Length", str(len(body or b"")))
+                self.end_headers()
+                self.wfile.write(body or b"")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Prices)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        program = Running(
+            run_command("--app", "fetching_pages:make_app", *FREE_PORT),
+            EXAMPLES,
+            PRICES=f"http://127.0.0.1:{server.server_port}",
+        )
+        self.addCleanup(program.stop)
+        visitor = Visitor(program.url())
+        self.assertEqual(visitor.get("/price/bread")[2], '{"thing": "bread", "price": 3}')
+        self.assertEqual(visitor.get("/price/gold")[0], 404)
+        self.assertEqual(visitor.get("/basket?thing=bread&thing=milk")[2], '{"total": 5}')
+        self.assertEqual(len(visitor.get("/log")[2]), 50_000)
 
     def test_every_way_to_be_asynchronous_on_the_usual_reactor_and_on_asyncio(self) -> None:
         for options in ((), ("--reactor", "asyncio")):
