@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, cast
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.python import threadable
 from twisted.python.failure import Failure
 
@@ -24,7 +24,7 @@ from cycloneish.httpclient.response import HTTPResponse
 from cycloneish.httputil import HTTPHeaders
 from cycloneish.util import Configurable, import_object
 
-__all__ = ["AsyncHTTPClient", "HTTPClient"]
+__all__ = ["AsyncHTTPClient", "HTTPClient", "close_shared_clients"]
 
 
 def _global_reactor() -> Any:
@@ -89,16 +89,17 @@ class AsyncHTTPClient(Configurable):
 
     initialize: Callable[..., None] = _initialize
 
-    def close(self) -> None:
+    def close(self) -> Deferred[None] | None:
         """Close the connections; the client cannot be used afterwards.
 
         Only a client made with ``force_instance=True`` needs it, and a program that stops its reactor.
         """
         if self._closed:
-            return
+            return None
         self._closed = True
         if self._instance_cache is not None:
             self._instance_cache.pop(self._cache_key(), None)
+        return None
 
     def fetch(
         self, request: str | HTTPRequest, raise_error: bool = True, **kwargs: Any
@@ -167,6 +168,19 @@ class AsyncHTTPClient(Configurable):
         :returns: None, or something with ``cancel()``.
         """
         raise NotImplementedError
+
+
+def close_shared_clients() -> Deferred[None]:
+    """Close the clients that calling a class has made; the next call makes a new one.
+
+    For tests, after which nothing may be left on the reactor.
+
+    :returns: fires when their idle connections are gone.
+    """
+    classes: list[type[AsyncHTTPClient]] = [AsyncHTTPClient, *AsyncHTTPClient.__subclasses__()]
+    clients = [client for one in classes for client in list(one._async_clients().values())]
+    closing = DeferredList([maybeDeferred(client.close) for client in clients], consumeErrors=True)
+    return closing.addCallback(lambda _: None)
 
 
 class HTTPClient:

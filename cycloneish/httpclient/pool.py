@@ -6,7 +6,6 @@ Called by the client for each request, and by the agent under treq.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -123,11 +122,27 @@ class Pool:
             self._sweeper.cancel()
             self._sweeper = None
 
-    def close(self, each: Callable[[ClientConnection], None] = ClientConnection.close) -> None:
-        """Close what is idle; what is in use closes after its request."""
+    def close(self) -> Deferred[None]:
+        """Close what is idle; what is in use closes after its request.
+
+        :returns: fires when the idle connections are gone.
+        """
         self._closed = True
         idle, self._idle = self._idle, {}
         self._stop_sweeping()
-        for waiting in idle.values():
-            for connection in waiting:
-                each(connection)
+        closing = [connection for waiting in idle.values() for connection in waiting]
+        done: Deferred[None] = Deferred()
+        left = set(closing)
+
+        def closed(connection: ClientConnection) -> None:
+            self._forget(connection)
+            left.discard(connection)
+            if not left and not done.called:
+                done.callback(None)
+
+        for connection in closing:
+            connection.on_closed = closed
+            connection.close()
+        if not left and not done.called:
+            done.callback(None)
+        return done

@@ -7,6 +7,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
+
 from cycloneish.httpclient.client import AsyncHTTPClient
 from cycloneish.httpclient.connection import ResponseLimits
 from cycloneish.httpclient.cookies import CookieJar
@@ -82,9 +84,13 @@ class SimpleAsyncHTTPClient(AsyncHTTPClient):
 
     initialize: Callable[..., None] = _initialize
 
-    def close(self) -> None:
+    def close(self) -> Deferred[None]:
+        """Close the connections; the client cannot be used afterwards.
+
+        :returns: fires when those that are idle are gone.  A request in flight ends, and then its connection.
+        """
         super().close()
-        self.pool.close()
+        return self.pool.close()
 
     def fetch_impl(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> Fetch:
         fetch = Fetch(self, request, callback)  # type: ignore[arg-type]

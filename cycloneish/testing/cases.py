@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from cycloneish.coroutines import as_deferred, drive, is_awaitable
+from cycloneish.httpclient.client import close_shared_clients
 from cycloneish.httpserver import HTTPServer
 from cycloneish.testing.fetching import FetchClient
 from cycloneish.testing.helpers import bind_unused_port
@@ -191,7 +192,8 @@ class AsyncHTTPTestCase(AsyncTestCase):
 
     def tearDown(self) -> Any:
         """Close the client, the server and its connections. Return what it returns from an override."""
-        closing: list[Deferred[Any]] = [maybeDeferred(self.http_client.close)]
+        # The shared client too: a handler may have used it, and it keeps its connections.
+        closing: list[Deferred[Any]] = [maybeDeferred(self.http_client.close), close_shared_clients()]
         server = getattr(self, "http_server", None)
         if server is not None:
             closing += [maybeDeferred(server.stop), maybeDeferred(server.close_all_connections)]

@@ -17,6 +17,8 @@ from cycloneish.httpclient import (
     fetch_all,
 )
 from cycloneish.httpclient.command import main
+from cycloneish.testing import AsyncHTTPTestCase
+from cycloneish.web import Application, RequestHandler
 from tests.httpclient.support import ClientTestCase, response
 
 
@@ -143,3 +145,25 @@ class JsonRPCTest(ClientTestCase):
         self.assertEqual(await rpc.add(1, 2), 3)
         self.assertIn(b'"params": [1, 2]', server.requests[0])
         await self.error_of(rpc.bad(), RuntimeError)
+
+
+class Front(RequestHandler):
+    """Asks the other page of its own server."""
+
+    async def get(self) -> None:
+        answer = await AsyncHTTPClient().fetch(f"http://{self.request.host}/back")
+        self.finish(answer.body)
+
+
+class Back(RequestHandler):
+    def get(self) -> None:
+        self.finish("from behind")
+
+
+class TestingKitTest(AsyncHTTPTestCase):
+    def get_app(self) -> Application:
+        return Application([("/", Front), ("/back", Back)])
+
+    async def test_a_handler_that_uses_the_shared_client_leaves_nothing(self) -> None:
+        answer = await self.fetch("/")
+        self.assertEqual(answer.body, b"from behind")
