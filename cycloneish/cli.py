@@ -16,6 +16,7 @@ from cycloneish.service.certificate import CertificateOptions, make_certificate
 from cycloneish.service.options import CommandLine, RunOptions
 from cycloneish.service.program import Program
 from cycloneish.service.reactors import install_reactor
+from cycloneish.service.schema import SchemaOptions, migrate_schema
 from cycloneish.service.worker import WorkerOptions, work
 
 __all__ = ["CommandOptions", "main"]
@@ -89,6 +90,7 @@ COMMANDS = {
     "run": _Command(_RunOptions, run, "Serve an application, or the demo"),
     "worker": _Command(WorkerOptions, work, "Run background tasks"),
     "cert": _Command(CertificateOptions, make_certificate, "Make a TLS certificate for development"),
+    "migrate": _Command(SchemaOptions, migrate_schema, "Change the schema of the database, step by step"),
     "migrate-imports": _Command(
         MigrateOptions, migrate, "Rewrite the imports of a Tornado or Cyclone program"
     ),

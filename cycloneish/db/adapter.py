@@ -28,6 +28,9 @@ log = logging.getLogger("cycloneish.db")
 #: Rows that travel with the opening of a stream; SQLAlchemy asks for more in growing batches.
 FIRST_ROWS = 50
 
+# None is the server's own level; the dialect has looked what that is.
+_EACH_FOR_ITSELF = (None, "READ COMMITTED", "READ UNCOMMITTED")
+
 _Row = tuple[Any, ...]
 _Answer = tuple[Any, int, list[_Row] | None]
 _numbers = itertools.count(1)
@@ -41,6 +44,8 @@ def _collect(cursor: Any) -> _Answer:
 
 class AdaptedCursor:
     """A cursor whose rows are here when ``execute`` returns."""
+
+    server_side = False
 
     __slots__ = ("_adapted", "_rows", "arraysize", "description", "lastrowid", "rowcount")
 
@@ -57,9 +62,12 @@ class AdaptedCursor:
         """What it was made by (an extension of PEP 249)."""
         return self._adapted
 
-    def execute(self, sql: str, parameters: Any = None) -> None:
-        """Send a statement and wait for the whole answer."""
-        self.description, self.rowcount, rows = self._adapted.ask(sql, parameters)
+    def execute(self, sql: str, parameters: Any = None, *, reads: bool = False) -> None:
+        """Send a statement and wait for the whole answer.
+
+        :param reads: whether it is known to need no transaction where none is open.
+        """
+        self.description, self.rowcount, rows = self._adapted.ask(sql, parameters, reads)
         self._rows = deque(rows) if rows else deque()
 
     def executemany(self, sql: str, sequence: Sequence[Any]) -> None:
@@ -110,6 +118,8 @@ class AdaptedCursor:
 class StreamCursor(AdaptedCursor):
     """A cursor on the server: ``fetchmany`` brings the next batch, and no more is ever in memory."""
 
+    server_side = True
+
     __slots__ = ("_name", "_open", "_transaction")
 
     def __init__(self, adapted: AdaptedTxConnection) -> None:
@@ -118,7 +128,7 @@ class StreamCursor(AdaptedCursor):
         self._open = False
         self._transaction = -1
 
-    def execute(self, sql: str, parameters: Any = None) -> None:
+    def execute(self, sql: str, parameters: Any = None, *, reads: bool = False) -> None:
         """Open the cursor; the description and the first rows come with it."""
         adapted = self._adapted
         # Without a transaction the cursor would be gone with its statement.
@@ -131,7 +141,9 @@ class StreamCursor(AdaptedCursor):
         self._rows = deque(rows or ())
         self._open = len(self._rows) == FIRST_ROWS
         self._transaction = adapted.transactions
-        if not self._open:
+        if hold and not self._open:
+            # Nothing else would ever end it.
+            self._open = True
             self._send_close()
 
     def executemany(self, sql: str, sequence: Sequence[Any]) -> None:
@@ -221,9 +233,15 @@ class AdaptedTxConnection(AdaptedConnection):
         """A cursor; with a *name* one on the server."""
         return StreamCursor(self) if name is not None or server_side else AdaptedCursor(self)
 
-    def ask(self, sql: str, parameters: Any) -> _Answer:
-        """Send a statement, with BEGIN before it where a transaction has to begin, and wait."""
+    def ask(self, sql: str, parameters: Any, reads: bool = False) -> _Answer:
+        """Send a statement, with BEGIN before it where a transaction has to begin, and wait.
+
+        Where each statement sees what is committed by then (READ COMMITTED), one that only reads is the same
+        before BEGIN as after it: a transaction that does nothing else never begins.
+        """
         begins = not (self._begun or self.autocommit)
+        if begins and reads and self.isolation in _EACH_FOR_ITSELF and not (self.readonly or self.deferrable):
+            begins = False
         if begins:
             sql = f"{self._begin()};{sql}"
         try:

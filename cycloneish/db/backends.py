@@ -49,6 +49,10 @@ class Backend(Protocol):
 
     engine: Engine
 
+    @property
+    def ask(self) -> Callable[..., Deferred[Any] | None]:
+        """The short way for statements without mapped objects; gives None where it cannot be gone."""
+
     def start(self) -> Deferred[Any]:
         """Get ready; fires when the database can be asked."""
 
@@ -60,11 +64,12 @@ class Backend(Protocol):
 
 
 class ReactorBackend:
-    """PostgreSQL on the reactor, with connections of *pool*."""
+    """PostgreSQL on the reactor, with connections of *pool*, and :mod:`cycloneish.db.direct` as *ask*."""
 
-    def __init__(self, pool: Any, engine: Engine) -> None:
+    def __init__(self, pool: Any, engine: Engine, ask: Callable[..., Deferred[Any] | None]) -> None:
         self.pool = pool
         self.engine = engine
+        self.ask = ask
 
     def start(self) -> Deferred[Any]:
         """Start the pool."""
@@ -152,6 +157,9 @@ class ThreadBackend:
         self._reactor = reactor
         self._in_flight = 0
         self._drained: Deferred[None] | None = None
+
+    def ask(self, *_: Any) -> None:
+        """There is no shorter way than a thread."""
 
     def start(self) -> Deferred[Any]:
         """Start the threads."""

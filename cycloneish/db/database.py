@@ -160,13 +160,25 @@ class Database(Service):
         :param timeout: seconds; the statement is then cancelled and fails with
             :exc:`~cycloneish.db.errors.QueryTimeout`.  None for the pool's ``query_timeout``.
         """
+        return self._ask(statement, parameters, None, timeout)
+
+    def _ask(
+        self,
+        statement: Executable | str,
+        parameters: Any,
+        finish: Callable[[Result[Any]], Any] | None,
+        timeout: float | None,
+    ) -> Deferred[Any]:
+        answer = self._backend.ask(statement, parameters, finish, timeout)
+        if answer is not None:
+            return answer
         session = self._new_session(read_only=_only_reads(statement))
 
-        def work() -> Result[Any]:
+        def work() -> Any:
             with session.sync_session as sync:
                 result = buffered(sync.execute(_text(statement), parameters, execution_options=BUFFERED))
                 sync.commit()
-            return result
+            return result if finish is None else finish(result)
 
         return self._limited(session._do(work), timeout, statement)
 
@@ -174,25 +186,25 @@ class Database(Service):
         self, statement: Executable | str, parameters: Any = None, *, timeout: float | None = None
     ) -> Deferred[list[Row[Any]]]:
         """Run a query; fires with the list of its rows."""
-        return self.execute(statement, parameters, timeout=timeout).addCallback(_all)
+        return self._ask(statement, parameters, _all, timeout)
 
     def fetch_one(
         self, statement: Executable | str, parameters: Any = None, *, timeout: float | None = None
     ) -> Deferred[Row[Any] | None]:
         """Run a query; fires with its first row, or None where it has none."""
-        return self.execute(statement, parameters, timeout=timeout).addCallback(_one)
+        return self._ask(statement, parameters, _one, timeout)
 
     def fetch_value(
         self, statement: Executable | str, parameters: Any = None, *, timeout: float | None = None
     ) -> Deferred[Any]:
         """Run a query; fires with the first column (or object) of its first row, or None."""
-        return self.execute(statement, parameters, timeout=timeout).addCallback(_value)
+        return self._ask(statement, parameters, _value, timeout)
 
     def fetch_values(
         self, statement: Executable | str, parameters: Any = None, *, timeout: float | None = None
     ) -> Deferred[list[Any]]:
         """Run a query; fires with the list of the first columns (or objects) of its rows."""
-        return self.execute(statement, parameters, timeout=timeout).addCallback(_values)
+        return self._ask(statement, parameters, _values, timeout)
 
     def stream(self, statement: Executable | str, parameters: Any = None, *, batch: int = 500) -> Stream:
         """The rows of a query as they are wanted, *batch* of them in memory; see :class:`Stream`."""
@@ -249,6 +261,23 @@ class Database(Service):
 
         session = self._new_session(isolation, read_only)
         return self._limited(session._do(attempt), timeout, function)
+
+    def run_connection(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
+        """Call ``function(connection, *args, **kwargs)`` with SQLAlchemy's own connection.
+
+        As :meth:`run`, but below the ORM, and only *function* commits: for migrations and tools.
+        """
+        work = self._new_session()
+
+        def connected() -> T:
+            with self._backend.engine.connect() as connection:
+                return function(connection, *args, **kwargs)
+
+        return work._do(connected)
+
+    def inspect(self, function: Callable[..., T]) -> Deferred[T]:
+        """Call *function* with SQLAlchemy's inspector: ``db.inspect(lambda i: i.get_table_names())``."""
+        return self.run_connection(lambda connection: function(sqlalchemy.inspect(connection)))
 
     def create_all(self, metadata: sqlalchemy.MetaData) -> Deferred[None]:
         """Create the tables of *metadata* that are not there yet."""
@@ -312,14 +341,14 @@ def _backend(url: str, engine_options: dict[str, Any], reactor: Any, options: di
 def _postgres(
     scheme: str, rest: str, engine_options: dict[str, Any], reactor: Any, options: dict[str, Any]
 ) -> Backend:
-    from . import dialect, leasing, urls
+    from . import dialect, direct, leasing, urls
 
     pool = urls.open_database(f"{scheme.partition('+')[0]}:{rest}", reactor=reactor, **options)
     dialect.register()
     engine = sqlalchemy.create_engine(
         "postgresql+txpostgres://", pool=leasing.LeasingPool(source=pool), **engine_options
     )
-    return ReactorBackend(pool, engine)
+    return ReactorBackend(pool, engine, direct.Direct(engine, pool).ask)
 
 
 def _text(statement: Executable | str) -> Executable:

@@ -7,6 +7,7 @@ what differs is that nothing blocks.  Engines for it are made by :mod:`cycloneis
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,8 @@ from sqlalchemy.pool import Pool as SQLAlchemyPool  # isort: skip
 __all__ = ["DBAPI", "PGDialect_txpostgres", "register"]
 
 _CONNECT_TIMEOUT = 10.0
+# Calls of functions, and FOR UPDATE and its like.  Words in a literal may match as well, which does no harm.
+_MORE_THAN_READING = re.compile(r"[\w\"]\(|\bFOR (?:UPDATE|NO KEY|SHARE|KEY)")
 
 
 class DBAPI:
@@ -68,7 +71,11 @@ class _ExecutionContext(PGExecutionContext_psycopg2):
 
 
 class PGDialect_txpostgres(PGDialect_psycopg2):
-    """The dialect; see the module."""
+    """The dialect; see the module.
+
+    :param lazy_begin: leave BEGIN out for plain queries before the first other statement of a transaction,
+        where that makes no difference; False to begin with the first statement of any kind.
+    """
 
     driver = "txpostgres"
     is_async = True
@@ -76,11 +83,14 @@ class PGDialect_txpostgres(PGDialect_psycopg2):
     supports_statement_cache = True
     supports_server_side_cursors = True
     supports_native_uuid = True
+    # executemany adds the counts up.
+    supports_sane_multi_rowcount = True
     # Connections of ours have bytea as bytes.
     returns_native_bytes = True
     execution_ctx_cls = _ExecutionContext
 
-    def __init__(self, use_native_hstore: bool = False, **kwargs: Any) -> None:
+    def __init__(self, use_native_hstore: bool = False, lazy_begin: bool = True, **kwargs: Any) -> None:
+        self._lazy_begin = lazy_begin
         # Without psycopg2's own hstore, whose oid costs a query for each connection, SQLAlchemy reads it.
         if use_native_hstore:
             raise ValueError("use_native_hstore is not there: SQLAlchemy itself reads and writes hstore")
@@ -121,9 +131,21 @@ class PGDialect_txpostgres(PGDialect_psycopg2):
         return set_up
 
     def set_isolation_level(self, dbapi_connection: Any, level: str) -> None:
-        """Of the transactions to come."""
+        """Of the transactions to come; one in which only settings were read is left, as with psycopg2."""
+        dbapi_connection.rollback()
         dbapi_connection.autocommit = level == "AUTOCOMMIT"
         dbapi_connection.isolation = None if level == "AUTOCOMMIT" else level
+
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        """Run a statement; say whether it is a plain query."""
+        reads = (
+            self._lazy_begin
+            and context is not None
+            and context.compiled is not None
+            and self.default_isolation_level in ("READ COMMITTED", "READ UNCOMMITTED")
+            and _only_reads(context.compiled)
+        )
+        cursor.execute(statement, parameters, reads=reads)
 
     def do_terminate(self, dbapi_connection: Any) -> None:
         """Close without waiting."""
@@ -143,6 +165,20 @@ class PGDialect_txpostgres(PGDialect_psycopg2):
     do_rollback_twophase = PGDialect.do_rollback_twophase
     do_commit_twophase = PGDialect.do_commit_twophase
     do_recover_twophase = PGDialect.do_recover_twophase
+
+
+def _only_reads(compiled: Any) -> bool:
+    """Whether a statement is a SELECT that locks no rows and calls no functions, which might do anything."""
+    known: bool | None = compiled.__dict__.get("cycloneish_only_reads")
+    if known is None:
+        sql = getattr(compiled, "string", "") or ""
+        known = (
+            bool(getattr(compiled.statement, "is_select", False))
+            and sql.startswith("SELECT")
+            and _MORE_THAN_READING.search(sql) is None
+        )
+        compiled.cycloneish_only_reads = known
+    return known
 
 
 dialect = PGDialect_txpostgres

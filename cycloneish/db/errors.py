@@ -18,6 +18,7 @@ __all__ = [
     "PoolClosed",
     "PoolTimeout",
     "QueryTimeout",
+    "SchemaBehind",
     "TransactionRolledBack",
 ]
 
@@ -61,6 +62,10 @@ class PoolClosed(DatabaseError):
 
 class QueryTimeout(DatabaseError):
     """A statement took longer than its time-out; it was cancelled on the server."""
+
+
+class SchemaBehind(DatabaseError):
+    """The database lacks migrations that the program needs."""
 
 
 class TransactionRolledBack(DatabaseError):

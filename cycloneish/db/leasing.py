@@ -46,7 +46,7 @@ class LeasingPool(SQLAlchemyPool):
         self._sizes = pool_size, max_overflow, timeout
         self._adopting: Connection | None = None
         self._first: Deferred[None] | None = None
-        self._initialised = False
+        self.initialised = False
 
     # -- SQLAlchemy calls these ------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class LeasingPool(SQLAlchemyPool):
         return self._source.stats().idle if self._source is not None else 0
 
     def _do_get(self) -> Any:
-        while not self._initialised and self._first is not None:
+        while not self.initialised and self._first is not None:
             # SQLAlchemy would have the others wait on a lock that needs asyncio.
             waiting: Deferred[None] = Deferred()
             self._first.chainDeferred(waiting)
@@ -105,12 +105,12 @@ class LeasingPool(SQLAlchemyPool):
         if record is not None and record[0] is self:
             return record[1]
         self._adopting = connection
-        if self._initialised:
+        if self.initialised:
             return _ConnectionRecord(self)
         first = self._first = Deferred()
         try:
             made = _ConnectionRecord(self)
-            self._initialised = True
+            self.initialised = True
             return made
         finally:
             self._first = None

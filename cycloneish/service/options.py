@@ -51,6 +51,13 @@ class RunOptions(usage.Options):
     optParameters = [
         ["app", None, None, "The application or a function that makes it: package.module:name"],
         ["config", None, None, "A file of settings in Python syntax (cycloneish.options)"],
+        [
+            "schema",
+            None,
+            None,
+            "Before answering, 'check' that all migrations were run, or 'upgrade'",
+        ],
+        ["migrations", None, "migrations", "The directory of the migrations, for --schema"],
         ["data", None, None, f"Where the demo keeps its data (default: ./{DEFAULT_DATA})"],
     ]
 
@@ -73,6 +80,8 @@ class RunOptions(usage.Options):
                 f"--app {self['app']}: write package.module:name, where name is an Application or a function "
                 "that makes one"
             )
+        if self["schema"] not in (None, "check", "upgrade"):
+            raise usage.UsageError(f"--schema {self['schema']}: write check or upgrade")
         if not self["listen"]:
             self["listen"].append(DEFAULT_ENDPOINT)
 

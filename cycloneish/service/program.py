@@ -17,6 +17,7 @@ from cycloneish.options import options as global_options
 from cycloneish.service import logs
 from cycloneish.service.loading import AppNotFound, NotAnApp, import_problem, load_object
 from cycloneish.service.options import RunOptions
+from cycloneish.service.schema import look_after_schema
 from cycloneish.service.web import CannotStart, WebService
 
 __all__ = ["Program"]
@@ -49,6 +50,7 @@ class Program:
             xheaders=bool(options["xheaders"]),
             debug=bool(options["debug"]),
             factory_options=options.factory_options,
+            schema=self._schema(),
             raise_at_once=daemon,
         )
         self.service.started.addCallbacks(self._started, self._failed)
@@ -67,6 +69,13 @@ class Program:
             sys.stderr.flush()
             # Within an exit handler there is no other way to still set the status.
             os._exit(self.exit_status)
+
+    def _schema(self) -> Any:
+        """What looks after the schema of the database at the start, if that is wanted."""
+        how = self.options["schema"]
+        # A daemon goes to another directory before that.
+        directory = os.path.abspath(self.options["migrations"])
+        return (lambda database: look_after_schema(database, directory, how)) if how else None
 
     def _load(self, name: str) -> Any:
         try:

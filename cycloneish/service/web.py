@@ -8,7 +8,7 @@ the requests in flight, then ``app.service``, so that the last request still has
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from twisted.application.service import IService, IServiceCollection, MultiService, Service
@@ -18,6 +18,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
+from cycloneish.db.errors import SchemaBehind
 from cycloneish.httpserver import HTTPServer
 from cycloneish.httputil import HTTPServerConnectionDelegate
 from cycloneish.service.loading import AppSource, make_app
@@ -49,6 +50,8 @@ class WebService(Service):
     :param xheaders: believe ``X-Real-Ip``, ``X-Forwarded-For`` and ``X-Forwarded-Proto``.
     :param debug: turn the application's ``debug`` setting on.
     :param factory_options: keyword arguments for a function.
+    :param schema: called with the application's database when that is ready, before the ports open; starting
+        waits for its Deferred, and fails where it fails.
     :param raise_at_once: let :meth:`startService` raise a failure that is known before it returns, besides
         putting it into :attr:`started`; a daemonizing ``twistd`` tells its parent that way.
     :param reactor: the reactor; by default the global one, looked up at start.
@@ -63,6 +66,7 @@ class WebService(Service):
         xheaders: bool = False,
         debug: bool = False,
         factory_options: dict[str, Any] | None = None,
+        schema: Callable[[Any], Deferred[None]] | None = None,
         raise_at_once: bool = False,
         reactor: Any = None,
     ) -> None:
@@ -72,6 +76,7 @@ class WebService(Service):
         self.xheaders = xheaders
         self.debug = debug
         self.factory_options = factory_options or {}
+        self.schema = schema
         self.raise_at_once = raise_at_once
         #: The application, once the factory gave it.
         self.app: Any = None
@@ -116,11 +121,26 @@ class WebService(Service):
             self._app_service = app_service
             starting = start_app_service(app_service)
             yield starting.addTimeout(START_TIMEOUT, self._reactor)
+        if self.schema is not None:
+            yield self._look_after_schema(self.schema, getattr(server, "request_callback", server))
         self._server = server
         for endpoint in self.endpoints:
             self.ports.append((yield self._open(endpoint)))
         for endpoint, port in zip(self.endpoints, self.ports, strict=True):
             log.info("%s answers on %s", self.label, address_of(endpoint, port))
+
+    def _look_after_schema(self, schema: Callable[[Any], Deferred[None]], app: Any) -> Deferred[None]:
+        database = (getattr(app, "settings", None) or {}).get("database")
+        if not hasattr(database, "run_connection"):
+            raise CannotStart(
+                f"--schema: {self.label} has no setting 'database' with a cycloneish.db.Database"
+            )
+
+        def in_words(failure: Failure) -> None:
+            failure.trap(SchemaBehind, OSError, ImportError)
+            raise CannotStart(str(failure.value)) from failure.value
+
+        return maybeDeferred(schema, database).addErrback(in_words)
 
     def _make_server(self, app: Any) -> Any:
         if isinstance(app, HTTPServerConnectionDelegate):

@@ -7,8 +7,8 @@ from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, text, update
-from sqlalchemy.exc import IntegrityError, MissingGreenlet, NoResultFound
+from sqlalchemy import bindparam, delete, event, func, insert, literal_column, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, MissingGreenlet, NoResultFound
 from sqlalchemy.orm import joinedload, selectinload
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, inlineCallbacks
 from twisted.trial.unittest import TestCase
@@ -424,6 +424,82 @@ class PostgresTest(DatabaseTests, TestCase):
             return fail()
 
         self.assertEqual(await spawn(work), list(range(2000)))
+
+    @deferred
+    async def test_a_session_that_only_reads_opens_no_transaction(self) -> None:
+        ident = await self.with_ann()
+        opened = {
+            "a plain query": select(User).where(User.id.in_([ident, 2])),
+            "a function": select(func.now()),
+            "a lock": select(User).with_for_update(),
+            "text": text("select * from member"),
+            "a change": update(User).values(name="bob"),
+        }
+        for what, statement in opened.items():
+            async with self.db.session() as session:
+                await session.execute(statement)
+                self.assertEqual(self.idle_in_transaction(), int(what != "a plain query"), what)
+        for options in ({"isolation": "repeatable read"}, {"read_only": True}):
+            async with self.db.session(**options) as session:
+                await session.execute(opened["a plain query"])
+                self.assertEqual(self.idle_in_transaction(), 1)
+        db = self.make_database(engine_options={"lazy_begin": False})
+        async with db.session() as session:
+            await session.execute(opened["a plain query"])
+            self.assertEqual(self.idle_in_transaction(), 1)
+
+    @deferred
+    async def test_a_stream_without_a_transaction_leaves_no_cursor_behind(self) -> None:
+        def work(connection: Any) -> list[int]:
+            found = []
+            for rows in (3, 80):
+                query = f"select generate_series(1, {rows})"
+                result = connection.execution_options(stream_results=True).execute(text(query))
+                found.append(len(result.all()))
+            found.append(connection.execute(text("select count(*) from pg_cursors")).scalar_one())
+            return found
+
+        autocommit = self.db.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+        def connected(_: object) -> list[int]:
+            with autocommit.connect() as connection:
+                return work(connection)
+
+        # The last query streams as well, and sees its own cursor.
+        self.assertEqual(await self.db.run_connection(connected), [3, 80, 1])
+
+    @deferred
+    async def test_the_short_way_gives_what_the_long_way_gives(self) -> None:
+        table = User.__table__
+        await self.db.execute(insert(table), [{"name": name} for name in ("ann", "bob", "cyd")])
+        asked = []
+        ask = self.db._backend.ask
+        self.patch(self.db._backend, "ask", lambda *args: asked.append(ask(*args)) or asked[-1])
+        by_id = select(table.c.id, table.c.name).where(table.c.id == bindparam("ident"))
+        some = lambda: select(table.c.name).where(table.c.id.in_([1, 3])).order_by(table.c.id)  # noqa: E731
+        rename = update(table).where(table.c.id == 2).values(name="bo")
+        nonsense = select(literal_column("1 / 0"))
+        for turn in range(3):
+            result = await self.db.execute(by_id, {"ident": 2})
+            self.assertTrue(result.returns_rows)
+            self.assertEqual(result.rowcount, 1)
+            row = result.one()
+            self.assertEqual((row.id, row.name), (2, "bo" if turn else "bob"))
+            self.assertEqual(row._mapping[table.c.name], row.name)
+            self.assertEqual(await self.db.fetch_values(some()), ["ann", "cyd"])
+            result = await self.db.execute(rename)
+            self.assertEqual((result.rowcount, result.returns_rows), (1, False))
+            self.assertIsNone(await self.db.fetch_one(by_id, {"ident": 9}))
+            with self.assertRaises(DBAPIError) as caught:
+                await self.db.execute(nonsense)
+            self.assertEqual(caught.exception.orig.pgcode, "22012")
+            if turn:
+                # All but the statement that never succeeded.
+                self.assertEqual([answer is None for answer in asked], [False] * 4 + [True])
+            asked.clear()
+        event.listen(self.db.engine, "before_cursor_execute", lambda *_: None)
+        await self.db.execute(by_id, {"ident": 2})
+        self.assertEqual(asked, [None], "somebody listens")
 
     @deferred
     async def test_stopping_waits_for_a_session(self) -> None:

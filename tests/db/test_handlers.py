@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 from sqlalchemy import func, insert, select, text
@@ -16,6 +18,7 @@ from cycloneish.web import Application, Finish, HTTPError, RequestHandler
 from tests.db.models import Base, User
 from tests.db.support import busy_backends, fresh_url, until
 from tests.db.test_database import deferred
+from tests.programs import environment
 from tests.web.fake import Logs, fetch
 from tests.web.live import Client
 
@@ -149,6 +152,35 @@ class HandlerSessionTest(TestCase):
     @deferred
     async def test_a_db_of_its_own_wins(self) -> None:
         self.assertTrue((await self.ask("GET", "/own")).endswith(b"mine"))
+
+
+class DriverTest(SynchronousTestCase):
+    """Each database loads its own driver and no other."""
+
+    def test_sqlite_needs_no_postgresql(self) -> None:
+        program = (
+            "import sys; sys.modules['psycopg2'] = None; sys.modules['txpostgres'] = None\n"
+            "from cycloneish.db import Database\n"
+            "Database('sqlite://')\n"
+            "try:\n    Database('postgresql:///x')\n"
+            "except ImportError as error:\n    print(error)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=60
+        )
+        self.assertIn("pip install 'cycloneish[postgres]'", done.stdout, done.stderr)
+
+    def test_without_the_extra_there_is_one_clear_error(self) -> None:
+        program = (
+            "import sys; sys.modules['sqlalchemy'] = None\n"
+            "import cycloneish.db\n"
+            "try:\n    cycloneish.db.Database\n"
+            "except ImportError as error:\n    print(error)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=60
+        )
+        self.assertIn("pip install 'cycloneish[orm]'", done.stdout, done.stderr)
 
 
 class NoDatabaseTest(SynchronousTestCase):

@@ -155,6 +155,7 @@ class ExampleTest(SynchronousTestCase):
             "live_pages.py",
             "jobs.py",
             "guestbook",
+            "bookshelf",
             "testing_kit",
         }
         here = {path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__"}

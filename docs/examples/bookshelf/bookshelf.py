@@ -1,0 +1,68 @@
+"""A shelf of books: models, a migration, and pages.
+
+cycloneish run --app bookshelf:make_app --schema upgrade
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from models import Author, Book
+from sqlalchemy import select
+from sqlalchemy.orm import Session, selectinload
+
+from cycloneish.db import Database
+from cycloneish.web import Application, HTTPError, RequestHandler
+
+HERE = Path(__file__).parent
+
+
+class ShelfHandler(RequestHandler):
+    """All authors with their books, and a form for one more."""
+
+    async def get(self) -> None:
+        query = select(Author).options(selectinload(Author.books)).order_by(Author.name)
+        self.render("shelf.html", authors=(await self.db.scalars(query)).all())
+
+    async def post(self) -> None:
+        title, name = self.get_argument("title"), self.get_argument("author")
+        if not title or not name:
+            raise HTTPError(400, "a book has a title and an author")
+        author = await self.db.scalar(select(Author).where(Author.name == name))
+        self.db.add(Book(title=title, author=author or Author(name=name)))
+        await self.db.commit()
+        self.redirect("/")
+
+
+class AuthorHandler(RequestHandler):
+    """One author, as JSON."""
+
+    async def get(self, ident: str) -> None:
+        author = await self.db.get(Author, int(ident))
+        if author is None:
+            raise HTTPError(404)
+        books = await self.db.load(author, "books")
+        self.write({"name": author.name, "books": [book.title for book in books]})
+
+
+def longest_titles(session: Session) -> dict[str, str]:
+    """Plain SQLAlchemy: each author's longest title, the books loaded as they are asked for."""
+    authors = session.scalars(select(Author).order_by(Author.name))
+    return {author.name: max((book.title for book in author.books), key=len) for author in authors}
+
+
+class LongestHandler(RequestHandler):
+    """What a function in a straight line found out."""
+
+    async def get(self) -> None:
+        self.write(await self.settings["database"].run(longest_titles, read_only=True))
+
+
+def make_app() -> Application:
+    return Application(
+        [(r"/", ShelfHandler), (r"/author/([0-9]+)", AuthorHandler), (r"/longest", LongestHandler)],
+        template_path=HERE / "templates",
+        xsrf_cookies=True,
+        database=Database(os.environ.get("DATABASE_URL", "embedded:bookshelf-data")),
+    )
