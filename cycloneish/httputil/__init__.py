@@ -2,7 +2,7 @@
 
 The names are those of Tornado's ``tornado.httputil``. This file only hands them on; each subject has its
 own module: :mod:`.grammar`, :mod:`.headers`, :mod:`.interfaces`, :mod:`.request`, :mod:`.forms`,
-:mod:`.cookies`, :mod:`.ranges`, :mod:`.urls`, :mod:`.errors`.
+:mod:`.cookies`, :mod:`.ranges`, :mod:`.urls`, :mod:`~cycloneish.httputil.errors`.
 """
 
 from __future__ import annotations
