@@ -20,7 +20,7 @@ from cycloneish.coroutines import as_deferred
 from .bodies import encode_body
 from .consumer import Consumer, Options
 from .errors import AMQPError, CallTimeout, ConnectionLost, RemoteError, Stopped
-from .interface import Handler
+from .interface import ConsumerHandle, Handler
 from .message import Message
 
 __all__ = ["BrokerBase"]
@@ -155,7 +155,7 @@ class BrokerBase(Service):
         timeout: float | None = None,
         exclusive: bool = False,
         arguments: Mapping[str, Any] | None = None,
-    ) -> Deferred[Consumer]:
+    ) -> Deferred[ConsumerHandle]:
         """Have *handler* work on each message of *queue*; fires when the broker has accepted the consumer.
 
         The parameters are described in :meth:`cycloneish.amqp.interface.Broker.consume`.
@@ -179,7 +179,7 @@ class BrokerBase(Service):
     def _publish_copy(self, queue: str, body: bytes, properties: dict[str, Any]) -> Deferred[None]:
         return self._send("", queue, body, properties, True, None)
 
-    async def _consume(self, consumer: Consumer) -> Consumer:
+    async def _consume(self, consumer: Consumer) -> ConsumerHandle:
         for delay in consumer.options.used_delays():
             await self.declare_queue(
                 consumer.retry_queue(consumer.queue, delay),
@@ -283,7 +283,7 @@ class BrokerBase(Service):
         prefetch: int | None = None,
         concurrency: int | None = None,
         timeout: float | None = None,
-    ) -> Deferred[Consumer]:
+    ) -> Deferred[ConsumerHandle]:
         """Answer calls: *queue* is made, and what *handler* returns for a :class:`Message` is the reply.
 
         A call is answered once or, where this process dies over it, worked on again by the next; it is not
@@ -298,7 +298,7 @@ class BrokerBase(Service):
         prefetch: int | None,
         concurrency: int | None,
         timeout: float | None,
-    ) -> Consumer:
+    ) -> ConsumerHandle:
         async def answer(message: Message) -> None:
             body: Any
             headers: dict[str, Any] | None = None

@@ -250,6 +250,7 @@ class WireClient(AMQClient):  # type: ignore[misc]
         self._heard = self._spoke = False
         self._silent = 0
         self._receiving = False
+        self._tuned = False
 
     # Opening and closing
 
@@ -261,6 +262,9 @@ class WireClient(AMQClient):  # type: ignore[misc]
 
     def tuned(self, channel_max: int, frame_max: int, heartbeat: int) -> None:
         """The broker's limits came: agree on the smaller ones (0 is none), and open the virtual host."""
+        if self._tuned:
+            raise ProtocolError("the broker sent connection.tune twice")
+        self._tuned = True
         self.channel_max = min(channel_max or _CHANNEL_MAX, _CHANNEL_MAX)
         self.frame_max = min(frame_max or self.frame_max, self.frame_max)
         self.heartbeat = min(heartbeat or self.heartbeat, self.heartbeat or heartbeat)

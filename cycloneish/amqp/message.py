@@ -109,7 +109,7 @@ class Message:
     def attempt(self) -> int:
         """1 for the first try, 2 for the first retry …"""
         count = self.headers.get(ATTEMPT, 0)
-        return count + 1 if isinstance(count, int) else 1
+        return count + 1 if isinstance(count, int) and count > 0 else 1
 
     @property
     def value(self) -> Any:

@@ -43,7 +43,7 @@ class Address:
         unknown = set(query) - _OPTIONS
         if unknown:
             raise ValueError(
-                f"an AMQP URL has no option {sorted(unknown)[0]!r}; there are {sorted(_OPTIONS)}"
+                f"an AMQP URL has no such option; there are {sorted(_OPTIONS)}"
             )
         options = {name: values[-1] for name, values in query.items()}
         self.tls = parts.scheme == "amqps"

@@ -143,7 +143,7 @@ class Publisher:
                 self._write(entry)
             except (ValueError, UnicodeError):
                 return fail(Failure())
-        elif len(self._waiting) >= self._max_waiting:
+        elif self.unfinished - len(self._outstanding) >= self._max_waiting:
             return fail(Failure(Overloaded(f"{self._max_waiting} messages wait to be published already")))
         else:
             self._waiting.append(entry)

@@ -146,7 +146,6 @@ class AMQP(BrokerBase):
         wait = 0.1
         first = random.randrange(len(self.addresses))  # noqa: S311  (spreads load, no secret)
         while self.running:
-            address = self.addresses[(first + self.connections) % len(self.addresses)]
             for number in range(len(self.addresses)):
                 address = self.addresses[(first + number) % len(self.addresses)]
                 try:
@@ -424,6 +423,8 @@ class AMQP(BrokerBase):
             if client.closed:
                 return  # _lost tells it
             publisher.lost(reason)
+            if publisher is self._caller:
+                self._calls_lost(reason)
             log.error("AMQP: the channel for publishing was closed: {reason}", reason=reason)
             again = Deferred.fromCoroutine(
                 self._open_publisher(publisher) if publisher is self._publisher else self._open_caller()

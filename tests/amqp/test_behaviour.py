@@ -240,6 +240,22 @@ class Behaviour:
         self.assertEqual((consumer.failed, consumer.dead_lettered, consumer.handled), (3, 1, 0))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
+    async def test_a_count_that_somebody_made_up_does_no_harm(self) -> None:
+        queue = await self.queue()
+        self.temporary.append(f"{queue}.retry.10")
+        attempts: list[int] = []
+
+        def handler(message: Message) -> None:
+            attempts.append(message.attempt)
+            raise RuntimeError
+
+        consumer = await self.amqp.consume(queue, handler, retries=1, retry_delay=0.01)
+        for made_up in (-(1 << 40), "many", 1 << 40):
+            await self.amqp.publish("", queue, b"x", headers={"x-cycloneish-attempt": made_up})
+        await until(lambda: consumer.dead_lettered == 3)
+        self.assertEqual(sorted(attempts), [1, 1, 2, 2, (1 << 40) + 1])
+        self.flushLoggedErrors(RuntimeError)
+
     async def test_a_retry_that_succeeds_is_the_end_of_it(self) -> None:
         queue = await self.queue()
         self.temporary.append(f"{queue}.retry.10")

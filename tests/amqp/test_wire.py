@@ -297,6 +297,12 @@ class BytesTest(Wire):
         self.assertTrue(self.sent().endswith(method(0, "connection.close-ok")))
         self.failureResultOf(client.open_channel(), ConnectionClosed)
 
+    def test_a_second_tuning_ends_the_connection(self) -> None:
+        client = self.connect()
+        client.dataReceived(method(0, "connection.tune", 2047, 131072, 10))
+        self.assertIsInstance(client._reason, ProtocolError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_one_write_for_each_turn(self) -> None:
         client = self.connect()
         writes: list[bytes] = []

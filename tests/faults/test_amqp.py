@@ -89,9 +89,9 @@ class KilledConsumerTest(TestCase):
         amqp = AMQP(shared_url())
         amqp.startService()
         queue = await amqp.declare_queue(f"killed.{uuid.uuid4().hex}")
-        for number in range(total):
-            sent = amqp.publish("", queue, number, timeout=120)
-        await sent
+        for start_ in range(0, total, 400):
+            for one in [amqp.publish("", queue, start_ + number, timeout=120) for number in range(400)]:
+                await one
         path = Path(self.mktemp())
 
         def done() -> list[str]:
