@@ -42,9 +42,7 @@ class Address:
         query = parse_qs(parts.query, keep_blank_values=True)
         unknown = set(query) - _OPTIONS
         if unknown:
-            raise ValueError(
-                f"an AMQP URL has no such option; there are {sorted(_OPTIONS)}"
-            )
+            raise ValueError(f"an AMQP URL has no such option; there are {sorted(_OPTIONS)}")
         options = {name: values[-1] for name, values in query.items()}
         self.tls = parts.scheme == "amqps"
         self.host = parts.hostname
