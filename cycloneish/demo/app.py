@@ -12,6 +12,7 @@ from cycloneish.demo.handlers import (
     BoardHandler,
     JSONHandler,
     LanguageHandler,
+    LiveHandler,
     NotFoundHandler,
     PictureHandler,
     SignInHandler,
@@ -19,33 +20,50 @@ from cycloneish.demo.handlers import (
     SignUpHandler,
     UpdatesHandler,
 )
+from cycloneish.forms import uimodules
 from cycloneish.web import Application
 
+FORM_CLASSES = {
+    "field": "",
+    "label": "",
+    "input": "",
+    "invalid": "",
+    "error": "error",
+    "help": "hint",
+    "errors": "error",
+}
 HERE = Path(__file__).parent
 
 
-def make_app(data: str = "roundtable-data", database: str | None = None) -> Application:
+def make_app(
+    data: str = "roundtable-data", database: str | None = None, amqp: str | None = None
+) -> Application:
     """The application.
 
     :param data: the folder for what has to outlive the program; made when missing.
     :param database: the URL of a PostgreSQL database; by default a private one in *data*.
+    :param amqp: the URL of a broker, which several processes with the same *database* and *data* share.
     """
     folder = Path(data).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     locale.load_translations(str(HERE / "translations"))
-    board = Board(database or f"embedded://{folder}")
+    board = Board(database or f"embedded://{folder}", amqp)
     app = Application(
         [
             (r"/", BoardHandler),
             (r"/messages\.json", JSONHandler),
+            (r"/live", LiveHandler),
             (r"/updates", UpdatesHandler),
-            (r"/picture/([0-9]{1,18})", PictureHandler),
+            (r"/picture/([0-9]{1,18})(/small)?", PictureHandler),
             (r"/sign-up", SignUpHandler),
             (r"/sign-in", SignInHandler),
             (r"/sign-out", SignOutHandler),
             (r"/language", LanguageHandler),
         ],
         board=board,
+        database=board.db,
+        ui_modules=uimodules,
+        form_classes=FORM_CLASSES,
         cookie_secret=cookie_secret(folder / "cookie-secret"),
         xsrf_cookies=True,
         xsrf_cookie_kwargs={"httponly": True, "samesite": "Lax"},

@@ -2,61 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+import logging
+from pathlib import Path
 from typing import Any, Protocol
 
+from sqlalchemy import ColumnElement, func, select, true
+from sqlalchemy.orm import undefer
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
-from cycloneish.db.postgres import Subscription, Transaction
-from cycloneish.db.urls import open_database
+from cycloneish.bus import open_bus
+from cycloneish.coroutines import drive
+from cycloneish.db import Database
+from cycloneish.db.migrations import Migrations
+from cycloneish.demo.jobs import Jobs
+from cycloneish.demo.models import Member, Message, Picture
 
 PAGE = 20
-NEW_MESSAGE = "new_message"
+#: The channel of the bus on which the numbers of new and changed messages are told.
+MESSAGES = "messages"
 
-TABLES = """
-    select pg_advisory_xact_lock(20181);  -- two programs may start at the same time
-    create table if not exists member (
-        id bigint generated always as identity primary key,
-        name text not null,
-        password bytea not null,
-        joined timestamptz not null default now()
-    );
-    create unique index if not exists member_name on member (lower(name));
-    create table if not exists picture (
-        id bigint generated always as identity primary key,
-        type text not null,
-        data bytea not null
-    );
-    create table if not exists message (
-        id bigint generated always as identity primary key,
-        author_id bigint not null references member,
-        text text not null,
-        picture_id bigint references picture,
-        written timestamptz not null default now()
-    );
-"""
-
-MESSAGE = """
-    select message.id, member.name as author, text, picture_id, written
-    from message join member on member.id = author_id
-"""
-
-
-@dataclass
-class Member:
-    id: int
-    name: str
-
-
-@dataclass
-class Message:
-    id: int
-    author: str
-    text: str
-    picture_id: int | None
-    written: datetime
+log = logging.getLogger("cycloneish.demo")
 
 
 class Reader(Protocol):
@@ -66,83 +32,90 @@ class Reader(Protocol):
 
 
 class Board(MultiService):
-    """The database and the readers: one object for the whole program."""
+    """The database, the bus, the background jobs and the readers: one object for the whole program.
 
-    def __init__(self, database: str) -> None:
+    :param database: its URL.
+    :param amqp: the URL of a broker, over which several processes share the live part and the jobs; without,
+        PostgreSQL carries the live part where several processes may have the database.
+    """
+
+    def __init__(self, database: str, amqp: str | None = None) -> None:
         super().__init__()
-        self.db = open_database(database, prepare=self.make_tables)
+        self.db = Database(database, prepare=upgrade)
         self.db.setServiceParent(self)
+        own = database.startswith("embedded:")  # by one process alone
+        self.bus = open_bus(amqp or ("memory:" if own else self.db.pool))
+        self.bus.setServiceParent(self)
+        self.jobs = Jobs(self, amqp or "memory:")
+        self.jobs.setServiceParent(self)
         self.readers: set[Reader] = set()
         self.newest = 0
 
-    def startService(self) -> Deferred[Subscription]:
+    def startService(self) -> Deferred[None]:
         """Start the database, then hear of every message, whichever process wrote it."""
         super().startService()
-        return self.db.listen(NEW_MESSAGE, self.announce, on_gap=self.catch_up)
+        return drive(self._begin())
 
-    async def make_tables(self, tx: Transaction) -> None:
-        await tx.execute(TABLES)
-        self.newest = await tx.fetch_value("select coalesce(max(id), 0) from message")
+    async def _begin(self) -> None:
+        await self.db.when_ready()
+        self.newest = await self.db.fetch_value(select(func.coalesce(func.max(Message.id), 0)))
+        await self.bus.subscribe(
+            MESSAGES, lambda told: self.announce(told.data), on_gap=lambda _: self.catch_up()
+        )
 
     # -- members ---------------------------------------------------------------------------------
 
     def member(self, number: int) -> Deferred[Member | None]:
-        return self.db.fetch_one("select id, name from member where id = %s", (number,), into=Member)
+        return self.db.fetch_value(select(Member).where(Member.id == number))
 
-    def add_member(self, name: str, password: bytes) -> Deferred[int]:
-        return self.db.fetch_value(
-            "insert into member (name, password) values (%s, %s) returning id", (name, password)
-        )
-
-    def find_member(self, name: str) -> Deferred[Any]:
-        return self.db.fetch_one("select id, password from member where lower(name) = lower(%s)", (name,))
+    def find_member(self, name: str) -> Deferred[Member | None]:
+        found = select(Member).where(func.lower(Member.name) == func.lower(name))
+        return self.db.fetch_value(found.options(undefer(Member.password)))
 
     # -- messages --------------------------------------------------------------------------------
 
     async def page(self, before: int | None) -> tuple[list[Message], int | None]:
         """The newest messages older than *before*, and where the page after them begins."""
-        found = await self.db.fetch_all(
-            f"{MESSAGE} where %(before)s is null or message.id < %(before)s"
-            " order by message.id desc limit %(n)s",
-            {"before": before, "n": PAGE + 1},
-            into=Message,
-        )
-        messages = found[:PAGE]
-        return messages, messages[-1].id if len(found) > PAGE else None
+        older = Message.id < before if before is not None else true()
+        found = await self.messages(older, Message.id.desc(), PAGE + 1)
+        return found[:PAGE], found[PAGE - 1].id if len(found) > PAGE else None
 
     def since(self, number: int) -> Deferred[list[Message]]:
-        return self.db.fetch_all(
-            f"{MESSAGE} where message.id > %s order by message.id limit 100", (number,), into=Message
-        )
+        return self.messages(Message.id > number, Message.id.asc(), 100)
 
-    async def post(self, author: Member, text: str, picture: tuple[str, bytes] | None) -> int:
-        """Store a message with its picture, both or neither, and tell everybody."""
-        async with self.db.transaction() as tx:
-            picture_id = None
-            if picture is not None:
-                picture_id = await tx.fetch_value(
-                    "insert into picture (type, data) values (%s, %s) returning id", picture
-                )
-            number: int = await tx.fetch_value(
-                "insert into message (author_id, text, picture_id) values (%s, %s, %s) returning id",
-                (author.id, text, picture_id),
-            )
-            await tx.notify(NEW_MESSAGE, str(number))
-        return number
+    def messages(self, wanted: ColumnElement[bool], order: Any, most: int) -> Deferred[list[Message]]:
+        return self.db.fetch_values(select(Message).where(wanted).order_by(order).limit(most))
 
-    def picture(self, number: int) -> Deferred[Any]:
-        return self.db.fetch_one("select type, data from picture where id = %s", (number,))
+    async def post(self, session: Any, author: Member, text: str, picture: Picture | None) -> Message:
+        """Store a message with its picture, both or neither; then tell everybody, and have the rest done."""
+        message = Message(author_id=author.id, text=text, picture=picture)
+        session.add(message)
+        await session.commit()
+        await self.tell(message.id)
+        await self.jobs.look_after(message.id, text, message.picture_id)
+        return message
+
+    async def tell(self, number: int) -> None:
+        """Say that message *number* is new or has changed; it is stored, whatever becomes of that."""
+        try:
+            await self.bus.publish(MESSAGES, number)
+        except Exception:
+            log.exception("message %d is stored, but readers will not see it by themselves", number)
+
+    def picture(self, number: int, small: bool = False) -> Deferred[Picture | None]:
+        wanted = undefer(Picture.thumbnail) if small else undefer(Picture.data)
+        return self.db.fetch_value(select(Picture).where(Picture.id == number).options(wanted))
 
     # -- the live part ---------------------------------------------------------------------------
 
-    async def announce(self, number: str) -> None:
-        """PostgreSQL says that there is a new message: show it to everybody who is reading."""
-        message = await self.db.fetch_one(f"{MESSAGE} where message.id = %s", (int(number),), into=Message)
+    async def announce(self, number: int) -> None:
+        """Somebody says that a message is new or has changed: show it to everybody who is reading."""
+        message = await self.db.fetch_value(select(Message).where(Message.id == number))
         if message is not None:
             self.show(message)
 
     async def catch_up(self) -> None:
-        """The connection was lost for a while: show what was written meanwhile."""
+        """Messages were missed: show what was written meanwhile."""
         for message in await self.since(self.newest):
             self.show(message)
 
@@ -150,3 +123,8 @@ class Board(MultiService):
         self.newest = max(self.newest, message.id)
         for reader in list(self.readers):
             reader.show(message)
+
+
+async def upgrade(database: Database) -> None:
+    """Bring the tables to what this version of the board wants."""
+    await database.run_connection(Migrations(Path(__file__).parent / "migrations").upgrade)

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.threads import deferToThread
 
-NAME = re.compile(r"[\w.-]{2,30}")
 SALT = 16
 # Hashing takes 16 MB and 50 ms on purpose; more than four at a time would only fill the memory.
 hashing = DeferredSemaphore(4)

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from cycloneish import locale
-from cycloneish.db.postgres import UniqueViolation
-from cycloneish.demo.board import Board, Member, Message
-from cycloneish.demo.checks import NAME, NOBODY, hash_password, own_page, password_matches, picture_type
-from cycloneish.escape import linkify
-from cycloneish.sse import SSEHandler
-from cycloneish.web import HTTPError, RequestHandler, authenticated
+from sqlalchemy.exc import IntegrityError
 
-LONGEST_TEXT = 2000
-LARGEST_PICTURE = 3 * 1024 * 1024
+from cycloneish import locale
+from cycloneish.demo.board import Board
+from cycloneish.demo.checks import NOBODY, hash_password, own_page, password_matches
+from cycloneish.demo.forms import LARGEST_PICTURE, LONGEST_TEXT, Account, Compose, NewAccount
+from cycloneish.demo.models import Member, Message, Picture
+from cycloneish.escape import linkify
+from cycloneish.forms import FormMixin
+from cycloneish.sse import SSEHandler
+from cycloneish.web import HTTPError, RequestHandler, SecurityHeadersMixin, authenticated
+from cycloneish.websocket import WebSocketHandler
+
 LANGUAGES = {"en_US": "English", "de": "Deutsch"}
 
 
-class Page(RequestHandler):
+class Page(SecurityHeadersMixin, RequestHandler):
     """What all pages have in common."""
 
     current_user: Member | None
+    content_security_policy = "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+    referrer_policy = "same-origin"
+    hsts_max_age = None
 
     @property
     def board(self) -> Board:
@@ -47,13 +53,6 @@ class Page(RequestHandler):
     def set_default_headers(self) -> None:
         self.set_header("Cache-Control", "private, no-cache")
         super().set_default_headers()
-        self.set_header(
-            "Content-Security-Policy",
-            "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; "
-            "form-action 'self'; base-uri 'none'",
-        )
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Referrer-Policy", "same-origin")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         if self.settings.get("serve_traceback"):
@@ -70,6 +69,11 @@ class Page(RequestHandler):
             raise HTTPError(400, "not the number of a message")
         return int(text)
 
+    @property
+    def next_page(self) -> str:
+        """Where the visitor wanted to go, if that is on this site."""
+        return own_page(self.get_argument("next", "/"))
+
     def sign_in(self, number: int) -> None:
         self.set_signed_cookie(
             "member",
@@ -79,46 +83,31 @@ class Page(RequestHandler):
             samesite="Lax",
             secure=self.request.protocol == "https",
         )
-        self.redirect(own_page(self.get_body_argument("next", "/")), status=303)
+        self.redirect(self.next_page, status=303)
 
 
-class BoardHandler(Page):
+class BoardHandler(FormMixin, Page):
     """The board: everybody reads, members write."""
 
     max_body_size = LARGEST_PICTURE + 64 * 1024
-
-    async def get(self) -> None:
-        await self.show_board()
+    form_class = Compose
 
     @authenticated
-    async def post(self) -> None:
+    def post(self) -> Any:
+        return super().post()
+
+    async def form_valid(self, form: Any) -> None:
         assert self.current_user is not None
-        text = self.get_body_argument("text", "").replace("\r\n", "\n")
-        uploads = self.request.files.get("picture", [])
-        data = uploads[0].body if uploads else b""
-        kind = picture_type(data)
-        error = None
-        if not text and not data:
-            error = self.locale.translate("Write something, or choose a picture.")
-        elif len(text) > LONGEST_TEXT:
-            error = self.locale.translate("This is too long: %(most)d characters at most.") % {
-                "most": LONGEST_TEXT
-            }
-        elif len(data) > LARGEST_PICTURE:
-            error = self.locale.translate("The picture is too large: 3 MB at most.")
-        elif data and kind is None:
-            error = self.locale.translate("This is no picture: PNG, JPEG, GIF or WebP, please.")
-        if error is not None:
-            self.set_status(422)
-            await self.show_board(text=text, error=error)
-            return
-        await self.board.post(self.current_user, text, (kind, data) if kind else None)
+        picture = None
+        if form.picture_type is not None:
+            picture = Picture(type=form.picture_type, data=form.picture.data.body)
+        await self.board.post(self.db, self.current_user, form.text.data, picture)
         self.redirect("/", status=303)
 
-    async def show_board(self, text: str = "", error: str | None = None) -> None:
+    async def show_form(self, form: Any) -> None:
         before = self.number(self.get_query_argument("before", None))
         messages, older = await self.board.page(before)
-        self.render("board.html", messages=messages, before=before, older=older, text=text, error=error)
+        await self.render("board.html", form=form, messages=messages, before=before, older=older)
 
 
 class JSONHandler(Page):
@@ -131,9 +120,10 @@ class JSONHandler(Page):
                 "messages": [
                     {
                         "id": message.id,
-                        "author": message.author,
+                        "author": message.author.name,
                         "text": message.text,
                         "picture": f"/picture/{message.picture_id}" if message.picture_id else None,
+                        "link": {"url": message.link, "title": message.link_title} if message.link else None,
                         "written": message.written.isoformat(),
                     }
                     for message in messages
@@ -143,87 +133,103 @@ class JSONHandler(Page):
         )
 
 
-class UpdatesHandler(Page, SSEHandler):
-    """New messages as they come; the browser's EventSource holds this open."""
+class Live(Page):
+    """A page that shows new messages as they come."""
 
     async def prepare(self) -> None:
         await super().prepare()
-        self.seen = self.number(self.last_event_id or self.get_query_argument("after", None))
+        self.seen = self.number(self.get_query_argument("after", None))
 
-    async def bind(self) -> None:
+    async def begin(self) -> None:
         self.board.readers.add(self)
         if self.seen is not None:
             # What was written while the page loaded or the connection was away.
             for message in await self.board.since(self.seen):
                 self.show(message)
 
-    def unbind(self) -> None:
+    def end(self) -> None:
         self.board.readers.discard(self)
 
+    def html(self, message: Message) -> bytes:
+        return self.render_string("message.html", message=message)
+
     def show(self, message: Message) -> None:
-        self.send_event(self.render_string("message.html", message=message), eid=message.id)
+        raise NotImplementedError
+
+
+class LiveHandler(Live, WebSocketHandler):
+    """Over a WebSocket."""
+
+    async def open(self) -> None:
+        await self.begin()
+
+    def on_close(self) -> None:
+        self.end()
+
+    def show(self, message: Message) -> None:
+        self.write_message({"id": message.id, "html": self.html(message).decode()})
+
+
+class UpdatesHandler(Live, SSEHandler):
+    """Over server-sent events, where a WebSocket does not get through."""
+
+    async def prepare(self) -> None:
+        await super().prepare()
+        self.seen = self.number(self.last_event_id) if self.last_event_id else self.seen
+
+    async def bind(self) -> None:
+        await self.begin()
+
+    def unbind(self) -> None:
+        self.end()
+
+    def show(self, message: Message) -> None:
+        self.send_event(self.html(message), eid=message.id)
 
 
 class PictureHandler(Page):
-    async def get(self, number: str) -> None:
-        found = await self.board.picture(int(number))
-        if found is None:
+    async def get(self, number: str, small: str | None = None) -> None:
+        picture = await self.board.picture(int(number), small=small is not None)
+        if picture is None:
             raise HTTPError(404)
-        kind, data = found
-        self.set_header("Content-Type", kind)
+        if small is not None and picture.thumbnail is None:
+            self.redirect(f"/picture/{number}")
+            return
+        self.set_header("Content-Type", picture.type if small is None else "image/webp")
         # Whatever is in the file: it is shown as a picture or not at all.
         self.set_header("Content-Security-Policy", "default-src 'none'; sandbox")
         self.set_header("Cache-Control", "public, max-age=31536000, immutable")
-        self.write(data)
+        self.write(picture.data if small is None else picture.thumbnail)  # type: ignore[arg-type]
 
 
-class SignUpHandler(Page):
-    async def get(self) -> None:
-        self.show_form()
+class SignUpHandler(FormMixin, Page):
+    form_class = NewAccount
+    template_name = "account.html"
 
-    async def post(self) -> None:
-        _ = self.locale.translate
-        name = self.get_body_argument("name", "")
-        password = self.get_body_argument("password", "", strip=False)
-        if not NAME.fullmatch(name):
-            self.show_form(name, _("2 to 30 letters, digits, dots or dashes, please."), "name")
-            return
-        if not 8 <= len(password) <= 200:
-            self.show_form(name, _("At least 8 characters, please."), "password")
-            return
+    async def form_valid(self, form: Any) -> None:
+        member = Member(name=form.name.data, password=await hash_password(form.password.data))
+        self.db.add(member)
         try:
-            number = await self.board.add_member(name, await hash_password(password))
-        except UniqueViolation:
-            self.show_form(name, _("This name is taken."), "name")
+            await self.db.commit()
+        except IntegrityError:  # somebody was faster
+            form.name.errors = [self.locale.translate("This name is taken.")]
+            await self.form_invalid(form)
             return
-        self.sign_in(number)
-
-    def show_form(self, name: str = "", error: str | None = None, field: str = "") -> None:
-        if error is not None:
-            self.set_status(422)
-        after = own_page(self.get_argument("next", "/"))
-        self.render("account.html", new=True, name=name, error=error, field=field, after=after)
+        self.sign_in(member.id)
 
 
-class SignInHandler(Page):
-    async def get(self) -> None:
-        self.show_form()
+class SignInHandler(FormMixin, Page):
+    form_class = Account
+    template_name = "account.html"
 
-    async def post(self) -> None:
-        name = self.get_body_argument("name", "")
-        found = await self.board.find_member(name)
-        number, stored = found or (None, NOBODY)
-        password = self.get_body_argument("password", "", strip=False)[:200]
-        if not await password_matches(password, stored) or number is None:
-            self.show_form(name, self.locale.translate("Name and password do not match."))
+    async def form_valid(self, form: Any) -> None:
+        member = await self.board.find_member(form.name.data)
+        stored = NOBODY if member is None else member.password
+        if not await password_matches(form.password.data, stored) or member is None:
+            form.form_errors = [self.locale.translate("Name and password do not match.")]
+            await self.form_invalid(form)
             return
-        self.sign_in(number)
-
-    def show_form(self, name: str = "", error: str | None = None) -> None:
-        if error is not None:
-            self.set_status(422)
-        after = own_page(self.get_argument("next", "/"))
-        self.render("account.html", new=False, name=name, error=error, field="", after=after)
+        self.sign_in(member.id)
 
 
 class SignOutHandler(Page):
@@ -237,7 +243,7 @@ class LanguageHandler(Page):
         code = self.get_body_argument("language", "")
         if code in LANGUAGES:
             self.set_cookie("language", code, expires_days=365, httponly=True, samesite="Lax")
-        self.redirect(own_page(self.get_body_argument("next", "/")), status=303)
+        self.redirect(self.next_page, status=303)
 
 
 class NotFoundHandler(Page):

@@ -48,14 +48,14 @@ def _field_errors(field: wtforms.Field, path: str) -> Iterator[dict[str, str]]:
     if isinstance(field, wtforms.FormField):
         yield from _errors(field.form, path)
         for error in field.form.form_errors:
-            yield {"pointer": f"#{path}", "detail": str(error), "field": field.name}
+            yield {"pointer": f"#{path}", "detail": str(field.gettext(str(error))), "field": field.name}
         return
     if isinstance(field, wtforms.FieldList):
         for index, entry in enumerate(field.entries):
             yield from _field_errors(entry, f"{path}/{index}")
     for error in field.errors:
         if not isinstance(error, list | tuple | dict):
-            yield {"pointer": f"#{path}", "detail": str(error), "field": field.name}
+            yield {"pointer": f"#{path}", "detail": str(field.gettext(str(error))), "field": field.name}
 
 
 def _token(name: str) -> str:

@@ -135,6 +135,12 @@ def render_field(
     )
 
 
+def _say(field: wtforms.Field, text: object) -> str:
+    """*text* in the visitor's language, where there is a translation."""
+    words = str(text)
+    return str(field.gettext(words)) if words else ""
+
+
 def _is_hidden(field: wtforms.Field) -> bool:
     return isinstance(field, wtforms.HiddenField) or isinstance(field.widget, HiddenInput)
 
@@ -158,7 +164,7 @@ def _aria(field: wtforms.Field) -> dict[str, str]:
 
 def _own_errors(field: wtforms.Field) -> list[str]:
     """The errors of the field itself; those of a list's entries stand beside them."""
-    return [str(error) for error in field.errors if not isinstance(error, list | tuple | dict)]
+    return [_say(field, error) for error in field.errors if not isinstance(error, list | tuple | dict)]
 
 
 def _notes(field: wtforms.Field, names: Mapping[str, str]) -> Markup:
@@ -170,14 +176,14 @@ def _notes(field: wtforms.Field, names: Mapping[str, str]) -> Markup:
         )
     if field.description:
         found += Markup('<p{} id="{}-help">{}</p>').format(
-            _attributes({"class": names["help"]}), field.id, field.description
+            _attributes({"class": names["help"]}), field.id, _say(field, field.description)
         )
     return found
 
 
 def _label(field: wtforms.Field, css: str) -> Markup:
     return Markup("<label{}>{}{}</label>").format(
-        _attributes({"for": field.id, "class": css}), field.label.text, _star(field)
+        _attributes({"for": field.id, "class": css}), _say(field, field.label.text), _star(field)
     )
 
 
@@ -193,7 +199,7 @@ def _group(field: wtforms.Field, names: Mapping[str, str], inner: Markup, descri
     return Markup("<fieldset{}><legend{}>{}{}</legend>\n{}{}</fieldset>").format(
         _attributes(given),
         _attributes({"class": names["legend"]}),
-        field.label.text,
+        _say(field, field.label.text),
         _star(field),
         inner,
         notes,
@@ -211,7 +217,7 @@ def _radios(
             _attributes({"class": names["check"]}),
             Markup(option(**given)),
             _attributes({"for": option.id, "class": names["check_label"]}),
-            option.label.text,
+            _say(field, option.label.text),
         )
 
 

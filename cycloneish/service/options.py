@@ -59,6 +59,8 @@ class RunOptions(usage.Options):
         ],
         ["migrations", None, "migrations", "The directory of the migrations, for --schema"],
         ["data", None, None, f"Where the demo keeps its data (default: ./{DEFAULT_DATA})"],
+        ["database", None, None, "The demo's PostgreSQL, where several processes share it: postgresql://…"],
+        ["amqp", None, None, "The demo's broker, over which they share what happens: amqp://…"],
     ]
 
     def __init__(self) -> None:
@@ -73,8 +75,9 @@ class RunOptions(usage.Options):
     opt_l = opt_listen
 
     def postOptions(self) -> None:
-        if self["data"] is not None and self["app"] is not None:
-            raise usage.UsageError("--data is an option of the demo; with --app it has no meaning")
+        for option in ("data", "database", "amqp"):
+            if self[option] is not None and self["app"] is not None:
+                raise usage.UsageError(f"--{option} is an option of the demo; with --app it has no meaning")
         if self["app"] is not None and ":" not in self["app"]:
             raise usage.UsageError(
                 f"--app {self['app']}: write package.module:name, where name is an Application or a function "
@@ -96,4 +99,5 @@ class RunOptions(usage.Options):
         if self["app"] is not None:
             return {}
         # Absolute, as a daemon goes to another directory before it makes the application.
-        return {"data": os.path.abspath(self["data"] or DEFAULT_DATA)}
+        given = {name: self[name] for name in ("database", "amqp") if self[name] is not None}
+        return {"data": os.path.abspath(self["data"] or DEFAULT_DATA), **given}
