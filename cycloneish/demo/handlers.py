@@ -24,7 +24,10 @@ class Page(SecurityHeadersMixin, RequestHandler):
     """What all pages have in common."""
 
     current_user: Member | None
-    content_security_policy = "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+    content_security_policy = (
+        "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; form-action 'self'; "
+        "base-uri 'none'"
+    )
     referrer_policy = "same-origin"
     hsts_max_age = None
 

@@ -78,7 +78,9 @@ class Jobs(MultiService):
     async def _read_title(self, message: int, link: str) -> None:
         client = SimpleAsyncHTTPClient(force_instance=True, resolver=self.resolver, max_body_size=512 * 1024)
         try:
-            page = await client.fetch(link, request_timeout=10, max_redirects=3, headers={"Accept": "text/html"})
+            page = await client.fetch(
+                link, request_timeout=10, max_redirects=3, headers={"Accept": "text/html"}
+            )
         except (HTTPError, ValueError) as error:
             log.info("no title for a link of message %d: %s", message, error)
             return

@@ -20,7 +20,8 @@ class Member(Base):
     password: Mapped[bytes] = mapped_column(deferred=True)
     joined: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    __table_args__ = (Index("member_name", func.lower(name.column), unique=True),)
+
+Index("member_name", func.lower(Member.name), unique=True)
 
 
 class Picture(Base):

@@ -6,6 +6,7 @@ Made by :class:`~cycloneish.forms.Form` out of a handler's request.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ MAX_VALUES = 1000
 MAX_DEPTH = 20
 #: How long the name of a value in a list may be, in characters.
 MAX_NAME = 300
+
+# As `get_argument` replaces them; JSON can spell half of a surrogate pair, which is no UTF-8.
+_UNFIT = re.compile("[\x00-\x08\x0e-\x1f\ud800-\udfff]")
 
 
 class FormData(Mapping[str, list[Any]]):
@@ -129,7 +133,7 @@ def _has_other_digits(name: str) -> bool:
 
 def _texts(arguments: dict[str, list[bytes]]) -> dict[str, list[Any]]:
     try:
-        return {name: [to_unicode(value) for value in values] for name, values in arguments.items()}
+        return {name: [_clean(to_unicode(value)) for value in values] for name, values in arguments.items()}
     except UnicodeDecodeError:
         raise HTTPError(400, "the form is not UTF-8") from None
 
@@ -156,7 +160,14 @@ def _flatten(name: str, value: Any, values: dict[str, list[Any]], depth: int) ->
 def _text(value: Any) -> str:
     if value is True or value is False:
         return "true" if value else "false"
-    return value if isinstance(value, str) else str(value)
+    return _clean(value) if isinstance(value, str) else str(value)
+
+
+def _clean(text: str) -> str:
+    """*text* as a page and PostgreSQL can hold it: no control characters, no half of a surrogate pair."""
+    if text.isprintable():
+        return text
+    return _UNFIT.sub(" ", text)
 
 
 def _refuse_constant(name: str) -> None:

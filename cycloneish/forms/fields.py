@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 import wtforms
 from wtforms import (
     ColorField,
-    DateField,
     DateTimeField,
-    DateTimeLocalField,
     EmailField,
     FieldList,
     FormField,
@@ -31,7 +29,6 @@ from wtforms import (
     SubmitField,
     TelField,
     TextAreaField,
-    TimeField,
     URLField,
     WeekField,
 )
@@ -119,6 +116,29 @@ class FloatField(_Strict, wtforms.FloatField):
         if self.data is not None and not math.isfinite(self.data):
             self.data = None
             raise ValueError(self.gettext(self._refusal))
+
+
+class _ASCII:
+    """Reads text of ASCII characters alone: Python takes the digits of every script for a date."""
+
+    def process_formdata(self, valuelist: Sequence[Any]) -> None:
+        """Read the first value."""
+        if valuelist and not all(isinstance(value, str) and value.isascii() for value in valuelist):
+            self.data = None
+            raise ValueError(self.gettext("Invalid input."))  # type: ignore[attr-defined]
+        super().process_formdata(valuelist)  # type: ignore[misc]
+
+
+class DateField(_ASCII, wtforms.DateField):
+    """A day."""
+
+
+class DateTimeLocalField(_ASCII, wtforms.DateTimeLocalField):
+    """A day and a time, without a zone."""
+
+
+class TimeField(_ASCII, wtforms.TimeField):
+    """A time of day."""
 
 
 class BooleanField(wtforms.BooleanField):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
-
 from cycloneish.coroutines import as_deferred, drive
 from cycloneish.escape import json_encode
 from cycloneish.forms.data import wants_json
@@ -55,7 +53,7 @@ class FormMixin(_Base):
     async def _show(self, status: int, form: Form | None = None) -> None:
         self.set_status(status)
         shown = await as_deferred(self.get_form()) if form is None else form
-        await self.show_form(shown)
+        await as_deferred(self.show_form(shown))
 
     async def _take(self) -> None:
         form = await as_deferred(self.get_form())
@@ -66,11 +64,11 @@ class FormMixin(_Base):
         """Make the form; override to give it an object.  May be ``async def``."""
         return self.form_class(self)
 
-    def show_form(self, form: Form) -> Deferred[None]:
-        """Render the page."""
+    def show_form(self, form: Form) -> Any:
+        """Render the page.  May be ``async def``."""
         if self.template_name is None:
             raise TypeError(f"{type(self).__name__} needs a template_name, or a show_form of its own")
-        return as_deferred(self.render(self.template_name, form=form))
+        return self.render(self.template_name, form=form)
 
     def form_valid(self, form: Form) -> Any:
         """What is done with a form that is good; override.  May be ``async def``."""

@@ -202,7 +202,7 @@ class Hostile(FormTestCase):
             "1e400 ",
             "--1",
             "½",
-            "1\x00",
+            "1\x002",
         ):
             wrong = self.problems(Numbers, {"whole": text, "decimal": text, "floating": text})
             self.assertIn("#/whole", wrong)
@@ -210,6 +210,21 @@ class Hostile(FormTestCase):
                 self.assertEqual(len(wrong), 3, text)
         good = self.data(Numbers, {"whole": " -7 ", "decimal": "1.50", "floating": "1e3"})
         self.assertEqual(good, {"whole": "-7", "decimal": "Decimal('1.50')", "floating": "1000.0"})
+
+    def test_text_that_no_page_and_no_database_can_hold(self) -> None:
+        for text in (r"a\ud800b", r"a\u0000b"):
+            body = b'{"name": "' + text.encode() + b'"}'
+            headers = {"Content-Type": "application/json"}
+            answer = self.successResultOf(Client(application(Person)).post("/", body=body, headers=headers))
+            self.assertEqual(json_decode(answer.body)["data"]["name"], "'a b'")
+        self.assertEqual(self.data(Person, {"name": "a\0b"})["name"], "'a b'")
+
+    def test_dates(self) -> None:
+        class Day(Form):
+            day = DateField()
+
+        self.assertEqual(set(self.problems(Day, {"day": "\uff12020-01-01"})), {"#/day"})
+        self.assertEqual(self.data(Day, {"day": "2020-01-02"})["day"], "datetime.date(2020, 1, 2)")
 
     def test_names_of_entries(self) -> None:
         fields = [
