@@ -208,6 +208,7 @@ class PictureHandler(Page):
 class SignUpHandler(FormMixin, Page):
     form_class = NewAccount
     template_name = "account.html"
+    new = True
 
     async def form_valid(self, form: Any) -> None:
         member = Member(name=form.name.data, password=await hash_password(form.password.data))
@@ -224,6 +225,7 @@ class SignUpHandler(FormMixin, Page):
 class SignInHandler(FormMixin, Page):
     form_class = Account
     template_name = "account.html"
+    new = False
 
     async def form_valid(self, form: Any) -> None:
         member = await self.board.find_member(form.name.data)

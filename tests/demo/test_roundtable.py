@@ -249,7 +249,8 @@ class RoundtableTests(TestCase):
         ask(self.database, "insert into message (author_id, text) values (1, 'unheard')")
         board = self.app.service
         with self.assertLogs("cycloneish.db", "WARNING"):
-            ask(self.database, "select pg_terminate_backend(%s)", board.db._listener._connection.pid)
+            listener = board.db.pool._listener._connection
+            ask(self.database, "select pg_terminate_backend(%s)", listener.pid)
             await until(lambda: b"unheard" in reader.body)
         reader.close()
 
@@ -336,7 +337,7 @@ class OutsideTests(SynchronousTestCase):
         with open(place / "translations" / "de.csv", newline="") as file:
             known = {row[0] for row in csv.reader(file)}
         used: set[str] = set()
-        for source in [*place.glob("templates/*.html"), place / "handlers.py"]:
+        for source in [*place.glob("templates/*.html"), place / "handlers.py", place / "forms.py"]:
             used |= set(re.findall(r'(?:\b_|translate)\(["\'](.+?)["\']\)', source.read_text()))
         self.assertGreater(len(used), 25)
         self.assertEqual(used - known, set())
