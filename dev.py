@@ -52,7 +52,7 @@ def main(arguments):
 
 def demo(options):
     """Install what the demo needs and become it."""
-    python = environment(["embedded"])
+    python = environment(["demo"])
     say("starting the demo")
     os.execv(python, [python, "-m", "cycloneish", "run", *options])
 

@@ -14,6 +14,7 @@ from cycloneish.forms import (
     FileField,
     Form,
     HiddenField,
+    InputRequired,
     Length,
     PasswordField,
     Regexp,
@@ -59,7 +60,10 @@ class NewAccount(Account):
     )
     password = PasswordField(
         _("Password"),
-        [Length(8, 200, message=_("At least 8 characters, please."))],
+        [
+            InputRequired(_("At least 8 characters, please.")),
+            Length(8, 200, message=_("At least 8 characters, please.")),
+        ],
         description=_("At least 8 characters, please."),
         render_kw={"autocomplete": "new-password"},
     )
