@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cycloneish.httputil import responses
+from cycloneish.iostream import UnsatisfiableReadError
 
 if TYPE_CHECKING:
     from cycloneish.httpclient.response import HTTPResponse
 
-__all__ = ["HTTPClientError", "HTTPError", "HTTPStreamClosedError", "HTTPTimeoutError"]
+__all__ = ["HTTPClientError", "HTTPError", "HTTPStreamClosedError", "HTTPTimeoutError", "LargeHeadError"]
 
 
 class HTTPClientError(Exception):
@@ -70,4 +71,11 @@ class HTTPStreamClosedError(_WithoutResponse):
     """The connection ended before the response did, or what came is not HTTP.
 
     Counterpart: ``tornado.simple_httpclient.HTTPStreamClosedError``.
+    """
+
+
+class LargeHeadError(HTTPStreamClosedError, UnsatisfiableReadError):
+    """The head of the response is larger than ``max_header_size``.
+
+    Tornado lets the second of these classes through.
     """

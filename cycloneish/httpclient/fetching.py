@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 import cycloneish
 from cycloneish.coroutines import is_awaitable
 from cycloneish.httpclient.connecting import Proxy, Route, as_python_error, basic_credentials
-from cycloneish.httpclient.connection import ClientConnection, ConnectionEnded, Exchange
+from cycloneish.httpclient.connection import ClientConnection, ConnectionEnded, Exchange, HeadTooLarge
 from cycloneish.httpclient.digest import Challenge, best_challenge, digest_credentials
-from cycloneish.httpclient.errors import HTTPStreamClosedError, HTTPTimeoutError
+from cycloneish.httpclient.errors import HTTPStreamClosedError, HTTPTimeoutError, LargeHeadError
 from cycloneish.httpclient.heads import Target, parse_url, request_head
 from cycloneish.httpclient.redirects import REDIRECTS, redirected
 from cycloneish.httpclient.request import _RequestProxy
@@ -457,7 +457,10 @@ class Fetch(Exchange):
             # The server closed an idle connection while the request was on its way (RFC 9112 section 9.3.1).
             self._send(fresh=True)
             return
-        if isinstance(error, HTTPInputError):
+        if isinstance(error, HeadTooLarge):
+            gen_log.info("Unsatisfiable read, closing connection: %s", error)
+            self._fail(LargeHeadError(str(error)))
+        elif isinstance(error, HTTPInputError):
             where = "" if self._target is None else f" ({self._target.scheme}://{self._target.authority})"
             gen_log.info("Malformed HTTP message from %s: %s%s", None, error, where)
             self._fail(HTTPStreamClosedError(f"Malformed HTTP message: {error}"))

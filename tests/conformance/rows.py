@@ -62,7 +62,7 @@ ROWS = (
     _row(
         "simple_httpclient_test",
         139,
-        "httpclient simple_httpclient httputil escape log",
+        "httpclient simple_httpclient httputil escape log iostream",
         helpers="httpclient_test",
     ),
     _row("auth_test", 19, "auth web httpserver httpclient escape httputil log", serves=True),
