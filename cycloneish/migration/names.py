@@ -76,7 +76,7 @@ ADVICE = {
     "tornado.concurrent.Future": "is a Deferred with a Future's methods but for result(): await it, or "
     "ask outcome()",
     "tornado.gen": "coroutines give Deferreds: await them, or ask outcome() where result() was asked",
-    "tornado.iostream": "there are no streams, only their exceptions: write a Twisted protocol",
+    "tornado.iostream": "IOStream has no start_tls and read_into; a Twisted protocol does more",
 }
 
 #: What to say about calls of methods of these names, whatever they are called on.
