@@ -301,6 +301,8 @@ class ClientConnection(Protocol):
         start_line, headers = parse_response_head(buffer[: end.start()], self._limits.max_header_fields)
         exchange = self._exchange
         assert exchange is not None
+        if start_line.code < 100:
+            raise HTTPInputError(f"{start_line.code:03d} is no status code")
         if start_line.code < 200:
             self._interim_response(start_line)
             return bool(self._buffer)

@@ -19,8 +19,13 @@ _ALGORITHMS: Final[dict[str, Callable[[bytes], hashlib._Hash]]] = {
     "SHA-256": hashlib.sha256,
     "MD5": lambda data: hashlib.md5(data, usedforsecurity=False),
 }
-_PARAMETER: Final = re.compile(r'([A-Za-z*-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
-_SCHEME: Final = re.compile(r"(?:^|,)[ \t]*([A-Za-z][A-Za-z0-9-]*)(?=[ \t]+[A-Za-z]|[ \t]*(?:,|$))")
+#: A scheme, or a parameter with its value, quoted or plain. Matched at one place after the other, never searched
+#: for: a server chooses the text, and a search begins anew at each letter.
+_ITEM: Final = re.compile(
+    r"([A-Za-z0-9!#$%&'*+.^_`|~-]+)" r'(?:[ \t]*(=)[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?'
+)
+_BETWEEN: Final = re.compile(r"[ \t,]*")
+_ESCAPED: Final = re.compile(r"\\(.)")
 
 
 class Challenge(NamedTuple):
@@ -39,15 +44,20 @@ class Challenge(NamedTuple):
 def _challenges(values: Iterable[str]) -> Iterable[dict[str, str]]:
     """The parameters of each Digest challenge in the header fields."""
     for value in values:
-        starts = list(_SCHEME.finditer(value))
-        for match, following in zip(starts, [*starts[1:], None], strict=True):
-            if match[1].lower() != "digest":
+        found: list[tuple[str, dict[str, str]]] = []
+        position = 0
+        while (position := _BETWEEN.match(value, position).end()) < len(value):  # type: ignore[union-attr]
+            item = _ITEM.match(value, position)
+            if item is None:
+                position += 1
                 continue
-            text = value[match.end() : following.start() if following else len(value)]
-            yield {
-                name.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else plain
-                for name, quoted, plain in _PARAMETER.findall(text)
-            }
+            position = item.end()
+            name, equals, quoted, plain = item.groups()
+            if equals is None:
+                found.append((name.lower(), {}))
+            elif found:
+                found[-1][1].setdefault(name.lower(), _ESCAPED.sub(r"\1", quoted) if quoted else plain or "")
+        yield from (parameters for scheme, parameters in found if scheme == "digest")
 
 
 def best_challenge(values: Iterable[str]) -> Challenge | None:

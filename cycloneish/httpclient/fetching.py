@@ -145,6 +145,8 @@ class Fetch(Exchange):
         self._start_on(connection)
 
     def _not_connected(self, failure: Failure) -> None:
+        if self._connecting is None:
+            return  # let go of, for a reason of which the program hears: Twisted has an error of its own for it
         self._connecting = None
         if self._callback is not None and not failure.check(CancelledError):
             self._try_again_or_fail(failure.value or ConnectionEnded(failure))
