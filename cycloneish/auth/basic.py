@@ -35,7 +35,7 @@ def _after_check(
             return await _value(_after_check(handler, await user, refuse, method))
 
         return later()
-    if user is None or user is False:
+    if not user:  # also "", which `PASSWORDS.get(name, "") and …` gives for somebody unknown
         raise refuse()
     handler.current_user = user
     return method()
@@ -64,7 +64,7 @@ def basic_auth(check: Callable[[str, str], Any], realm: str = "Restricted Access
             @basic_auth(check, realm="Accounts")
             def get(self): ...
 
-    :param check: called with name and password; gives the user, or None or False.  It may be ``async def``.
+    :param check: called with name and password; gives the user, or what is false.  It may be ``async def``.
     :param realm: what browsers show.
 
     The user is the handler's ``current_user``.  Everybody else, also who sends what cannot be read, is
@@ -96,7 +96,7 @@ def bearer_auth(
 ) -> Callable[[M], M]:
     """Let in only who brings a token that is good.
 
-    :param check: called with the token; gives the user, or None or False.  It may be ``async def``.
+    :param check: called with the token; gives the user, or what is false.  It may be ``async def``.
     :param realm: for the challenge.
     :param scope: for the challenge: what a token has to be for.
     """

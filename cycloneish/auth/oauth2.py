@@ -60,8 +60,8 @@ class OAuth2Mixin(ClientMixin):
         :param redirect_uri: where the provider sends it back to.
         :param client_id: of the application.
         :param client_secret: not used; Cyclone and older Tornados have it.
-        :param extra_params: further parameters of the URL; a ``state`` among them is left alone, and is then
-            the program's to check.
+        :param extra_params: further parameters of the URL; a ``state`` among them is sent in place of a
+            random one, and bound to the browser like it.
         :param scope: what is asked for.
         :param response_type: ``code``.
         """
@@ -74,7 +74,7 @@ class OAuth2Mixin(ClientMixin):
             args["scope"] = " ".join(scope)
         args.update(extra_params or {})
         handler = handler_of(self)
-        if "state" not in args and handler.settings.get("cookie_secret"):
+        if handler.settings.get("cookie_secret"):
             self._bind_state(args)
         handler.redirect(url_concat(self._OAUTH_AUTHORIZE_URL.rstrip("?"), args))
 
@@ -82,7 +82,7 @@ class OAuth2Mixin(ClientMixin):
         """Add state, PKCE and nonce to *args*, and remember them in a cookie of their own for each
         attempt."""
         handler = handler_of(self)
-        state = args["state"] = secrets.token_urlsafe(24)
+        state = args.setdefault("state", secrets.token_urlsafe(24))
         kept = {"state": state, "redirect_uri": args.get("redirect_uri")}
         if self._OAUTH_PKCE:
             verifier = kept["verifier"] = secrets.token_urlsafe(48)
@@ -92,7 +92,7 @@ class OAuth2Mixin(ClientMixin):
         if "openid" in str(args.get("scope", "")).split() and "nonce" not in args:
             args["nonce"] = kept["nonce"] = secrets.token_urlsafe(24)
         handler.set_signed_cookie(
-            _COOKIE + state[:12],
+            _cookie_for(str(state)),
             json.dumps(kept),
             expires_days=None,
             max_age=_MAX_AGE,
@@ -115,16 +115,13 @@ class OAuth2Mixin(ClientMixin):
                 raise AuthError(f"the provider says {error[:100]!r}")
             return {}
         state = handler.get_argument("state", "")
-        name = _COOKIE + state[:12]
-        # What is no state of ours is not even looked up; a cookie's name has few characters.
-        cookie = None
-        if len(state) == 32 and state.replace("-", "").replace("_", "").isalnum() and state.isascii():
-            cookie = handler.get_signed_cookie(name, max_age_days=_MAX_AGE / 86400)
+        name = _cookie_for(state)
+        cookie = handler.get_signed_cookie(name, max_age_days=_MAX_AGE / 86400)
         if cookie is None:
             raise AuthError("the state is not that of this browser, or too old")
         handler.clear_cookie(name)
         kept: dict[str, Any] = json.loads(cookie)
-        if not hmac.compare_digest(kept["state"].encode(), state.encode()):
+        if not hmac.compare_digest(str(kept["state"]).encode(), state.encode()):
             raise AuthError("the state is not that of this browser")
         if error is not None:
             raise AuthError(f"the provider says {error[:100]!r}")
@@ -211,6 +208,11 @@ class OAuth2Mixin(ClientMixin):
             options["allow_nonstandard_methods"] = True
         response = await self.get_auth_http_client().fetch(url_concat(url, args) if args else url, **options)
         return json_decode(response.body) if response.body else None
+
+
+def _cookie_for(state: str) -> str:
+    """The name of the cookie for *state*, which may be any text."""
+    return _COOKIE + hashlib.sha256(state.encode()).hexdigest()
 
 
 def form_body(fields: dict[str, Any], files: FileParts | None) -> tuple[bytes, str]:

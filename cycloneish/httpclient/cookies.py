@@ -80,6 +80,8 @@ class CookieJar:
                 continue
             key = cookie.name, cookie.path
             kept = self._cookies.setdefault(cookie.domain, {})
+            if target.scheme != "https" and key in kept and kept[key].secure:
+                continue  # whoever sits on a plain connection sets no session of the secure one
             kept.pop(key, None)
             if cookie.expires is None or cookie.expires > self._now():
                 kept[key] = cookie

@@ -19,8 +19,8 @@ _ALGORITHMS: Final[dict[str, Callable[[bytes], hashlib._Hash]]] = {
     "SHA-256": hashlib.sha256,
     "MD5": lambda data: hashlib.md5(data, usedforsecurity=False),
 }
-#: A scheme, or a parameter with its value, quoted or plain. Matched at one place after the other, never searched
-#: for: a server chooses the text, and a search begins anew at each letter.
+#: A scheme, or a parameter with its value, quoted or plain. Matched at one place after the other and never
+#: searched for: a server chooses the text, and a search begins anew at each letter.
 _ITEM: Final = re.compile(
     r"([A-Za-z0-9!#$%&'*+.^_`|~-]+)" r'(?:[ \t]*(=)[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?'
 )

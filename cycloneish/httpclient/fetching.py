@@ -146,7 +146,7 @@ class Fetch(Exchange):
 
     def _not_connected(self, failure: Failure) -> None:
         if self._connecting is None:
-            return  # let go of, for a reason of which the program hears: Twisted has an error of its own for it
+            return  # let go of, for a reason that the program is told; Twisted's error for that is none
         self._connecting = None
         if self._callback is not None and not failure.check(CancelledError):
             self._try_again_or_fail(failure.value or ConnectionEnded(failure))

@@ -44,6 +44,13 @@ class GitHub(Login, GitHubMixin):
             self.authorize_redirect(self.here, CLIENT["key"], scope=["read:user"])
 
 
+class OwnState(GitHub):
+    """A program that keeps in the state where somebody wanted to go, as many written for Tornado do."""
+
+    def authorize_redirect(self, *args: Any, **options: Any) -> None:
+        super().authorize_redirect(*args, **options, extra_params={"state": "/where?to=é&and=how"})
+
+
 class Google(Login, GoogleOAuth2Mixin):
     async def get(self) -> None:
         if self.get_argument("code", None):
@@ -106,7 +113,7 @@ class ProviderTestCase(ClientTestCase):
         base = self.listen(self.provider.application())
         self.application = Application(cookie_secret="s" * 32, client=self.client)
         self.here = self.listen(self.application)
-        handlers = (GitHub, Google, Facebook, Twitter)
+        handlers = (GitHub, OwnState, Google, Facebook, Twitter)
         arguments = {"base": base, "here": self.here}
         self.application.add_handlers(
             ".*", [(f"/{handler.__name__.lower()}", handler, arguments) for handler in handlers]

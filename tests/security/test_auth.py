@@ -54,6 +54,15 @@ class StateTest(ProviderTestCase):
             await self.refused(back.replace(state[1], other))
         await self.refused(re.sub("[&]state=[^&]+", "", back))
 
+    async def test_a_state_of_the_program_is_bound_to_the_browser(self) -> None:
+        back = await self.sent_back("/ownstate")
+        self.assertIn("state=%2Fwhere%3Fto%3D%C3%A9", back)
+        await self.refused(back.replace("%2Fwhere", "%2Felsewhere"))
+        self.assertEqual((await self.visit(back)).code, 200)
+        back = await self.sent_back("/ownstate")
+        self.browser.cookies.clear()
+        await self.refused(back)
+
     async def test_a_callback_in_another_browser(self) -> None:
         back = await self.sent_back("/github")
         self.browser.cookies.clear()
@@ -143,6 +152,11 @@ class HandlerAuthTestCase(ProviderTestCase):
             async def post(self) -> None:
                 self.finish(f"hello later {self.current_user}")
 
+        class Careless(RequestHandler):
+            @basic_auth(lambda name, password: PASSWORDS.get(name, "") and same_secret(password, "x"))
+            def get(self) -> None:
+                self.finish(f"hello {self.current_user}")
+
         class Bearer(RequestHandler):
             @bearer_auth(lambda token: "ann" if same_secret(token, "abc.def=") else None, scope="read")
             def get(self) -> None:
@@ -153,7 +167,9 @@ class HandlerAuthTestCase(ProviderTestCase):
             def get(self) -> None:
                 self.finish(f"hello {self.current_user}")
 
-        self.application.add_handlers(".*", [("/basic", Basic), ("/bearer", Bearer), ("/digest", Digest)])
+        self.application.add_handlers(
+            ".*", [("/basic", Basic), ("/careless", Careless), ("/bearer", Bearer), ("/digest", Digest)]
+        )
 
     async def with_header(self, path: str, value: str | None, **options: Any) -> HTTPResponse:
         headers = {} if value is None else {"Authorization": value}
@@ -186,6 +202,11 @@ class BasicTest(HandlerAuthTestCase):
                 self.assertTrue(answer.headers["WWW-Authenticate"].startswith('Basic realm="'))
         answer = await self.visit("/basic")
         self.assertEqual(answer.headers["WWW-Authenticate"], 'Basic realm="Acc\\"ounts", charset="UTF-8"')
+
+    async def test_a_check_that_gives_nothing_true_lets_nobody_in(self) -> None:
+        for name in ("nobody", "ann", ""):
+            answer = await self.with_header("/careless", self.encoded(f"{name}:y"))
+            self.assertEqual(answer.code, 401, name)
 
 
 class BearerTest(HandlerAuthTestCase):

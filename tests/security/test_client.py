@@ -395,6 +395,11 @@ class CookieTest(ClientTestCase):
         many = self.jar("http://a.example/", *[f"c{number}=1" for number in range(500)])
         self.assertEqual(len(many), 100)
 
+    def test_a_plain_connection_sets_no_cookie_of_the_secure_one(self) -> None:
+        jar = self.jar("https://a.example/", "session=good; Secure; Path=/")
+        jar.update(parse_url("http://a.example/"), ["session=planted; Path=/", "session=; Max-Age=0; Path=/"])
+        self.assertEqual(self.sent(jar, "https://a.example/"), "session=good")
+
     async def test_a_redirect_gets_the_cookies_of_where_it_leads(self) -> None:
         jar = CookieJar()
         client = self.make_client(cookies=jar)
