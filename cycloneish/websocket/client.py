@@ -144,6 +144,8 @@ class WebSocketClientConnection:
         self._connecting.addErrback(self._connect_failed)
 
     def _connect_failed(self, failure: Failure) -> None:
+        if self._connecting is None:
+            return  # given up, for a reason that the program is told
         self._fail(as_python_error(failure.value or WebSocketError()))
 
     def _timed_out(self) -> None:
@@ -158,8 +160,9 @@ class WebSocketClientConnection:
     def _give_up(self) -> None:
         if self._handshake is not None:
             self._handshake.abort()
-        if self._connecting is not None:
-            self._connecting.cancel()
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
 
     def _answered(self, answer: Answer | BaseException) -> WebSocketProtocol13 | None:
         if isinstance(answer, BaseException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from twisted.internet import reactor
@@ -316,6 +317,23 @@ class RefusalTests(ClientCase):
         self.made[0].ws_connection._send_pong = lambda data: None
         self.assertIsNone(await connection.read_message())
         self.assertEqual(connection.close_reason, "ping timed out")
+
+    async def test_the_time_ends_while_connecting(self) -> None:
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            for _ in range(3):
+                one = socket.socket()
+                self.addCleanup(one.close)
+                one.setblocking(False)
+                one.connect_ex(full.getsockname())
+            url = f"ws://127.0.0.1:{full.getsockname()[1]}/"
+            with self.assertRaises(TimeoutError):
+                await websocket_connect(Request(url, request_timeout=0.2))
+            opening = websocket_connect(url)
+            opening.cancel()
+            with self.assertRaises(CancelledError):
+                await opening
 
 
 class TLSTests(ClientCase):
