@@ -10,6 +10,7 @@ The directory's own ``env.py`` names the mapped classes and calls :func:`run_env
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from .bridge import inside, wait
 from .cluster import Cluster
 from .errors import MissingDependency, SchemaBehind
 
+# It tells of each of its own parts at INFO when it is imported.
+logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
 try:
     import sqlalchemy
     from alembic import command, context

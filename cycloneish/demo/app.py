@@ -20,6 +20,7 @@ from cycloneish.demo.handlers import (
     SignUpHandler,
     UpdatesHandler,
 )
+from cycloneish.demo.sign_in import GitHubHandler, github_settings
 from cycloneish.forms import uimodules
 from cycloneish.web import Application
 
@@ -55,6 +56,7 @@ def make_app(
             (r"/picture/([0-9]{1,18})(/small)?", PictureHandler),
             (r"/sign-up", SignUpHandler),
             (r"/sign-in", SignInHandler),
+            (r"/sign-in/github", GitHubHandler),
             (r"/sign-out", SignOutHandler),
             (r"/language", LanguageHandler),
         ],
@@ -71,6 +73,7 @@ def make_app(
         default_handler_class=NotFoundHandler,
         compress_response=True,
         cancel_on_disconnect=True,
+        **github_settings(),
     )
     # Started before the port opens, stopped after the last request.
     app.service = board

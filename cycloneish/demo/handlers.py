@@ -229,8 +229,10 @@ class SignInHandler(FormMixin, Page):
 
     async def form_valid(self, form: Any) -> None:
         member = await self.board.find_member(form.name.data)
-        stored = NOBODY if member is None else member.password
-        if not await password_matches(form.password.data, stored) or member is None:
+        stored = None if member is None else member.password
+        # Somebody unknown, or with no password, is to take as long as everybody else.
+        matches = await password_matches(form.password.data, stored or NOBODY)
+        if member is None or stored is None or not matches:
             form.form_errors = [self.locale.translate("Name and password do not match.")]
             await self.form_invalid(form)
             return

@@ -17,11 +17,14 @@ class Member(Base):
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     name: Mapped[str]
-    password: Mapped[bytes] = mapped_column(deferred=True)
+    #: Salt and hash; None for those who sign in elsewhere.
+    password: Mapped[bytes | None] = mapped_column(deferred=True)
+    github: Mapped[int | None]
     joined: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 Index("member_name", func.lower(Member.name), unique=True)
+Index("member_github", Member.github, unique=True)
 
 
 class Picture(Base):

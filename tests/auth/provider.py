@@ -303,7 +303,10 @@ class _Local(set[str]):
     """The login page of any program on this machine is registered."""
 
     def __contains__(self, uri: object) -> bool:
-        return isinstance(uri, str) and re.fullmatch(r"http://127\.0\.0\.1:[0-9]+/login", uri) is not None
+        return (
+            isinstance(uri, str)
+            and re.fullmatch(r"http://127\.0\.0\.1:[0-9]+/(login|sign-in/github)", uri) is not None
+        )
 
 
 def for_browsers() -> Application:

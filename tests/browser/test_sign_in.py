@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,33 @@ FREE_PORT = ("--listen", "tcp:0:interface=127.0.0.1")
 
 
 class SignInTests(SynchronousTestCase):
+    def test_sign_in_at_the_demo_with_github(self) -> None:
+        provider = Running(
+            run_command("--app", "tests.auth.provider:for_browsers", *FREE_PORT), ROOT, PYTHONPATH=str(ROOT)
+        )
+        self.addCleanup(provider.stop)
+        folder = Path(tempfile.mkdtemp(prefix="cycloneish-github-"))
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        program = Running(
+            run_command(*FREE_PORT),
+            folder,
+            ROUNDTABLE_GITHUB_URL=provider.url(),
+            ROUNDTABLE_GITHUB_KEY=CLIENT["key"],
+            ROUNDTABLE_GITHUB_SECRET=CLIENT["secret"],
+        )
+        self.addCleanup(program.stop)
+        browser = Browser()
+        self.addCleanup(browser.close)
+        url = program.url()
+        for _ in range(2):  # new, then known
+            browser.open(url + "/sign-in")
+            browser.find("a[href='/sign-in/github']", "GitHub").click()
+            browser.find("#allow").click()
+            browser.find(".me .name", "ann")
+            self.assertNotIn("code=", browser.url)
+            browser.find(".me button", "Sign out").click()
+            browser.find("h1", "Take a seat")
+
     def test_sign_in_and_upload_a_picture(self) -> None:
         provider = Running(
             run_command("--app", "tests.auth.provider:for_browsers", *FREE_PORT), ROOT, PYTHONPATH=str(ROOT)
