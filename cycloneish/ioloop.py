@@ -142,12 +142,13 @@ class IOLoop:
 
     def run_sync(self, func: Callable[[], Any], timeout: float | None = None) -> Any:
         """Call *func*, run until what it returned is done, and return its result. Can be called once only: a
-        reactor that was stopped does not start again.
+        reactor that was stopped does not start again. Like `run`, it installs the asyncio reactor if there is
+        none yet.
 
         :param timeout: seconds.
         :raises TimeoutError: it was not done by then.
         """
-        reactor = self.reactor
+        reactor = _reactor(asyncio_wanted=True)
 
         async def main() -> Any:
             result = as_deferred(func())

@@ -131,6 +131,20 @@ class RunTest(SynchronousTestCase):
         )
         self.assertEqual(said, "both\n")
 
+    def test_run_sync_has_both_kinds_of_awaiting(self) -> None:
+        said = self.start(
+            """
+            import asyncio
+            from twisted.internet.defer import succeed
+            from cycloneish.ioloop import IOLoop
+            async def main():
+                await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
+                return await succeed("both")
+            print(IOLoop.current().run_sync(main))
+            """
+        )
+        self.assertEqual(said, "both\n")
+
     def test_what_main_raises_comes_out(self) -> None:
         said = self.start(
             """

@@ -38,6 +38,9 @@ class FormData(Mapping[str, list[Any]]):
 
     def __init__(self, values: dict[str, list[Any]], document: dict[str, Any] | None = None) -> None:
         self._values = values
+        # Lists look for numbers in the names; int() fails for other digits and for thousands of them. Every
+        # list of every form inside another goes through all of them, so they are sorted out once.
+        self._names = [name for name in values if len(name) <= MAX_NAME and not _has_other_digits(name)]
         self.document = document
 
     @classmethod
@@ -82,8 +85,7 @@ class FormData(Mapping[str, list[Any]]):
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
-        # Lists look for numbers in the names; int() fails for other digits and for thousands of them.
-        return (name for name in self._values if len(name) <= MAX_NAME and not _has_other_digits(name))
+        return iter(self._names)
 
     def __len__(self) -> int:
         return len(self._values)

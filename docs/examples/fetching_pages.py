@@ -1,6 +1,7 @@
 # fetching_pages.py: a page that is made of the answers of other services.
 #   PRICES=http://127.0.0.1:9000 cycloneish run --app fetching_pages:make_app
 import os
+from urllib.parse import quote
 
 from cycloneish.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, Retry, fetch_all
 from cycloneish.web import Application, HTTPError, RequestHandler
@@ -20,7 +21,9 @@ class Price(RequestHandler):
 
 class Basket(RequestHandler):
     async def get(self):
-        requests = [HTTPRequest(f"{PRICES}/{thing}") for thing in self.get_arguments("thing")]
+        # Escaped, so that nobody's "../" or "?" asks for something else.
+        things = [quote(thing, safe="") for thing in self.get_arguments("thing")]
+        requests = [HTTPRequest(f"{PRICES}/{thing}") for thing in things]
         answers = await fetch_all(requests, limit=5)
         self.write({"total": sum(answer.json() for answer in answers)})
 
