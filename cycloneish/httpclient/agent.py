@@ -94,8 +94,9 @@ class _AgentExchange(Exchange):
         self.again: Callable[[], None] | None = None
 
     def _abort(self) -> None:
-        if self.connecting is not None:
-            self.connecting.cancel()
+        connecting, self.connecting = self.connecting, None
+        if connecting is not None:
+            connecting.cancel()
         if self.connection is not None:
             self.connection.abort()
 
@@ -131,9 +132,10 @@ class _AgentExchange(Exchange):
             self.response.errback(Failure(error))
 
     def _over(self, reason: Failure) -> None:
-        self._end = reason
         if self._protocol is not None:
             self._protocol.connectionLost(reason)
+        else:
+            self._end = reason
 
     def deliver_to(self, protocol: Any) -> None:
         """Hand the body over, what has come of it first."""
@@ -142,11 +144,12 @@ class _AgentExchange(Exchange):
         pieces, self._pieces = self._pieces, []
         for piece in pieces:
             protocol.dataReceived(piece)
+        if self._end is not None:
+            protocol.connectionLost(self._end)
+        # With these the rest of the body comes, and its end.
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(None)
-        if self._end is not None:
-            protocol.connectionLost(self._end)
 
 
 @implementer(IAgent)
@@ -227,6 +230,8 @@ class Agent:
                 result[0].start(exchange)
 
         def failed(failure: Failure) -> None:
+            if exchange.connecting is None:
+                return  # cancelled, of which who waits hears
             exchange.connecting = None
             if not exchange.response.called:
                 exchange.response.errback(failure)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from cycloneish.httpclient import HTTPError, HTTPStreamClosedError, HTTPTimeoutError
 from cycloneish.httpclient.digest import best_challenge
@@ -41,18 +46,58 @@ class StatusTest(ClientTestCase):
         self.assertIn("no status code", str(error))
 
 
-class TimeoutTest(ClientTestCase):
-    async def test_the_time_for_all_ends_while_connecting(self) -> None:
-        with socket.socket() as full:
-            full.bind(("127.0.0.1", 0))
-            full.listen(0)
-            waiting: list[Any] = []
-            for _ in range(3):
-                one = socket.socket()
-                self.addCleanup(one.close)
-                one.setblocking(False)
-                one.connect_ex(full.getsockname())
-                waiting.append(one)
-            url = f"http://127.0.0.1:{full.getsockname()[1]}/"
-            error = await self.error_of(self.client.fetch(url, request_timeout=0.2), HTTPTimeoutError)
-            self.assertEqual(str(error), "Timeout during request")
+class ConnectingTest(ClientTestCase):
+    def nowhere(self) -> str:
+        """The URL of a server that takes no more connections."""
+        full = socket.socket()
+        self.addCleanup(full.close)
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):
+            one = socket.socket()
+            self.addCleanup(one.close)
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        return f"http://127.0.0.1:{full.getsockname()[1]}/"
+
+    async def test_the_time_for_all_ends_it(self) -> None:
+        fetching = self.client.fetch(self.nowhere(), request_timeout=0.2)
+        error = await self.error_of(fetching, HTTPTimeoutError)
+        self.assertEqual(str(error), "Timeout during request")
+
+    async def test_who_cancels_an_agent_hears_of_that(self) -> None:
+        asking = self.client.agent().request(b"GET", self.nowhere().encode())
+        asking.cancel()
+        await self.error_of(asking, CancelledError)
+
+
+class Collector(Protocol):
+    """Keeps a body, and how often it was told the end."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.ends = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        self.body += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.ends += 1
+
+
+class AgentTest(ClientTestCase):
+    async def test_a_body_that_is_asked_for_late_ends_once(self) -> None:
+        answers = (
+            response(b"whole"),
+            response(b"5\r\nwhole\r\n0\r\n\r\n", "Transfer-Encoding: chunked", length=False),
+            response(b""),
+        )
+        for answer in answers:
+            server = self.serve(answer)
+            found = await self.client.agent().request(b"GET", server.url().encode())
+            await deferLater(reactor, 0.05)
+            collector = Collector()
+            found.deliverBody(collector)
+            await self.until(lambda collector=collector: collector.ends)
+            await deferLater(reactor, 0.01)
+            self.assertEqual((collector.body, collector.ends), (b"whole" if found.length else b"", 1))
