@@ -27,7 +27,7 @@ class BookshelfTest(SynchronousTestCase):
         assert token is not None
         for title in ("Emma", "Persuasion"):
             form = {"title": title, "author": "Jane Austen", "_xsrf": token.group(1)}
-            self.assertEqual(visitor.ask("POST", "/", form)[0], 302)
+            self.assertEqual(visitor.ask("POST", "/", form)[0], 303)
         page = visitor.get("/")[2]
         self.assertIn("Jane Austen", page)
         self.assertIn("<li>Emma</li><li>Persuasion</li>", page)
@@ -36,6 +36,7 @@ class BookshelfTest(SynchronousTestCase):
         )
         self.assertEqual(json.loads(visitor.get("/longest")[2]), {"Jane Austen": "Persuasion"})
         self.assertEqual(visitor.get("/author/9")[0], 404)
-        self.assertEqual(
-            visitor.ask("POST", "/", {"title": "", "author": "", "_xsrf": token.group(1)})[0], 400
-        )
+        status, _, page = visitor.ask("POST", "/", {"title": "", "author": "Ann", "_xsrf": token.group(1)})
+        self.assertEqual(status, 422)
+        self.assertIn('id="title-error"', page)
+        self.assertIn('value="Ann"', page)

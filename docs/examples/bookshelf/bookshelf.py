@@ -1,4 +1,4 @@
-"""A shelf of books: models, a migration, and pages.
+"""A shelf of books: models, a migration, a form out of a model, and pages.
 
 cycloneish run --app bookshelf:make_app --schema upgrade
 """
@@ -13,26 +13,38 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
 from cycloneish.db import Database
+from cycloneish.forms import DataRequired, Form, FormMixin, Length, ModelForm, StringField, uimodules
 from cycloneish.web import Application, HTTPError, RequestHandler
 
 HERE = Path(__file__).parent
 
 
-class ShelfHandler(RequestHandler):
+class BookForm(ModelForm):
+    """The title comes from the model; an author is a name, who may be new."""
+
+    author = StringField("Author", [DataRequired(), Length(max=80)])
+
+    class Meta:
+        model = Book
+        only = ["title"]
+
+
+class ShelfHandler(FormMixin, RequestHandler):
     """All authors with their books, and a form for one more."""
 
-    async def get(self) -> None:
-        query = select(Author).options(selectinload(Author.books)).order_by(Author.name)
-        self.render("shelf.html", authors=(await self.db.scalars(query)).all())
+    form_class = BookForm
 
-    async def post(self) -> None:
-        title, name = self.get_argument("title"), self.get_argument("author")
-        if not title or not name:
-            raise HTTPError(400, "a book has a title and an author")
+    async def show_form(self, form: Form) -> None:
+        query = select(Author).options(selectinload(Author.books)).order_by(Author.name)
+        authors = (await self.db.scalars(query)).all()
+        await self.render("shelf.html", authors=authors, form=form)
+
+    async def form_valid(self, form: Form) -> None:
+        name = form["author"].data
         author = await self.db.scalar(select(Author).where(Author.name == name))
-        self.db.add(Book(title=title, author=author or Author(name=name)))
+        self.db.add(Book(title=form["title"].data, author=author or Author(name=name)))
         await self.db.commit()
-        self.redirect("/")
+        self.redirect("/", status=303)
 
 
 class AuthorHandler(RequestHandler):
@@ -63,6 +75,7 @@ def make_app() -> Application:
     return Application(
         [(r"/", ShelfHandler), (r"/author/([0-9]+)", AuthorHandler), (r"/longest", LongestHandler)],
         template_path=HERE / "templates",
+        ui_modules=uimodules,
         xsrf_cookies=True,
         database=Database(os.environ.get("DATABASE_URL", "embedded:bookshelf-data")),
     )
