@@ -154,12 +154,8 @@ class ExampleTest(SynchronousTestCase):
             "chat_client.py",
             "live_pages.py",
             "jobs.py",
-            "fetching_pages.py",
-            "sign_in.py",
-            "amqp",
             "guestbook",
             "bookshelf",
-            "sign_up",
             "testing_kit",
             "fetching_pages.py",
             "amqp",  # tests.amqp.test_examples
