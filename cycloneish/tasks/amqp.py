@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.python.failure import Failure
 
-from ..amqp import MessageReturned, Requeue
+from ..amqp import MessageReturned, ProtocolError, Requeue
 from .message import CONTENT_TYPE, HIGHEST_PRIORITY, Envelope
 from .transport import Consumption, Delivery
 
@@ -113,7 +113,8 @@ class AMQPTransport:
         )
         self._delay_prefix = delay_prefix
         self._timeout = timeout
-        self._declared: dict[str, Deferred[Any]] = {}
+        self._declared: set[str] = set()
+        self._declaring: dict[str, list[Deferred[None]]] = {}
         self._stopping: set[Deferred[Any]] = set()
         self._held: dict[_Delivery, None] = {}
         self._unwatch: Callable[[], None] | None = None
@@ -202,30 +203,25 @@ class AMQPTransport:
 
     def _once(self, name: str, make: Callable[[], Deferred[Any]]) -> Deferred[None]:
         """Make *name* if that was not done before; fires when it is there."""
-        making = self._declared.get(name)
-        if making is None:
-            making = self._declared[name] = make()
-            making.addErrback(self._not_made, name, making)
-        elif making.called and not making.paused:
+        if name in self._declared:
             return succeed(None)
         waiter: Deferred[None] = Deferred()
+        waiting = self._declaring.get(name)
+        if waiting is not None:
+            waiting.append(waiter)
+            return waiter
+        waiting = self._declaring[name] = [waiter]
 
         def made(result: Any) -> None:
-            # The failure belongs to those who wait.
-            if waiter.called:
-                return
-            if isinstance(result, Failure):
-                waiter.errback(result)
-            else:
-                waiter.callback(None)
+            del self._declaring[name]
+            if not isinstance(result, Failure):
+                self._declared.add(name)
+            for one in waiting:
+                if not one.called:
+                    one.callback(result if isinstance(result, Failure) else None)
 
-        making.addBoth(made)
+        make().addBoth(made)
         return waiter
-
-    def _not_made(self, failure: Failure, name: str, making: Deferred[Any]) -> Failure:
-        if self._declared.get(name) is making:
-            del self._declared[name]
-        return failure
 
     def _make_queue(self, name: str, *, with_arguments: bool = True) -> Deferred[None]:
         arguments = self._arguments if with_arguments else None
@@ -273,10 +269,15 @@ class AMQPTransport:
 
 
 def _envelope(message: Message) -> Envelope:
+    try:
+        found = message.headers
+    except ProtocolError:
+        # No headers are no task's message: the worker lays it aside with its body.
+        return Envelope("", {}, message.body)
     # What the broker notes about delays is not sent on: it would take the message for going in circles.
     headers = {
         name: value
-        for name, value in message.headers.items()
+        for name, value in found.items()
         if not name.startswith(("x-death", "x-first-death", "x-last-death"))
     }
     return Envelope(message.correlation_id or "", headers, message.body, message.priority or 0)

@@ -108,8 +108,12 @@ def as_dead_letter(envelope: Envelope, queue: str, failure: Failure) -> Envelope
     """The message with what went wrong in its headers."""
     error = failure.value
     assert error is not None
-    text = "".join(
-        traceback.format_exception(type(error), error, failure.getTracebackObject() or error.__traceback__)
+    text = _clean(
+        "".join(
+            traceback.format_exception(
+                type(error), error, failure.getTracebackObject() or error.__traceback__
+            )
+        )
     )
     if len(text) > LONGEST_TRACEBACK:
         # The end of a traceback says more than its beginning.
@@ -125,7 +129,12 @@ def as_dead_letter(envelope: Envelope, queue: str, failure: Failure) -> Envelope
 
 def _in_one_line(error: BaseException) -> str:
     lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0][:500] if lines else ''}"
+    return f"{type(error).__name__}: {_clean(lines[0][:500]) if lines else ''}"
+
+
+def _clean(text: str) -> str:
+    """Without lone surrogates, which no header can hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def run_eagerly(task: Task[..., Any], message: TaskMessage, reactor: Any) -> Deferred[Any]:

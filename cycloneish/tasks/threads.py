@@ -55,6 +55,9 @@ class _Run:
     def __call__(self) -> Any:
         try:
             with self._lock:
+                if self._limit is not None:
+                    # Given up while it waited for a thread.
+                    raise TimeLimitExceeded
                 self._thread = threading.get_ident()
             try:
                 result = self._function(*self._args, **self._kwargs)
@@ -121,8 +124,18 @@ class TaskThreads:
             :exc:`~cycloneish.tasks.TimeLimitExceeded`.
         """
         run = _Run(function, args, kwargs)
-        result: Deferred[Any] = Deferred(lambda _: run.interrupt(0))
         timers: list[Any] = []
+
+        def cancelled(_: object) -> None:
+            run.interrupt(0)
+            stop_timers()
+
+        def stop_timers() -> None:
+            for timer in timers:
+                timer.cancel()
+            timers.clear()
+
+        result: Deferred[Any] = Deferred(cancelled)
 
         def time_is_up() -> None:
             assert time_limit is not None
@@ -137,8 +150,7 @@ class TaskThreads:
 
         def ended(outcome: Any) -> None:
             self._busy -= 1
-            for timer in timers:
-                timer.cancel()
+            stop_timers()
             if result.called:
                 return
             if isinstance(outcome, Failure):

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +37,8 @@ log = logging.getLogger("cycloneish.tasks")
 HOLD = 0.3
 #: Seconds that a message waits at most when it has come back from lost workers again and again.
 LONGEST_PAUSE = 60.0
+#: Seconds before a message that could not be settled goes back, as what was in the way may be so still.
+GIVE_BACK_PAUSE = 1.0
 
 
 @dataclass(slots=True)
@@ -106,6 +109,9 @@ class Worker(Service):
         self._broken: Failure | None = None
         self._threads: TaskThreads | None = None
         self._stopping = False
+        self._going_on = False
+        # Every task gets a copy of these: what ends a task may run in the variables of another.
+        self._context: Context = copy_context()
         self._idle: Deferred[None] | None = None
         self._stop_waiters: list[Deferred[None]] | None = None
 
@@ -118,6 +124,7 @@ class Worker(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self._stopping = False
         self._broken = None
+        self._context = copy_context()
         self.tasks.import_modules()
         self.tasks.users.append(self)
         self._starting = self.tasks.when_ready().addCallback(self._consume)
@@ -229,15 +236,22 @@ class Worker(Service):
             return
         # Known before it begins, as it may end at once.
         self._working[delivery] = Deferred()
-        work = self._working[delivery] = Deferred.fromCoroutine(self._handle(delivery))
+        work = self._context.copy().run(Deferred.fromCoroutine, self._settle(delivery))
+        self._working[delivery] = work
         self.stats.running = len(self._working)
         work.addErrback(self._not_settled)
         work.addBoth(self._ended, delivery)
 
     def _ended(self, _: object, delivery: Delivery) -> None:
         self._working.pop(delivery, None)
-        while self._waiting and len(self._working) < self.concurrency and not self._stopping:
-            self._begin(self._waiting.popleft())
+        if not self._going_on:
+            # A task that ends at once comes here again from within: that must not become a deep recursion.
+            self._going_on = True
+            try:
+                while self._waiting and len(self._working) < self.concurrency and not self._stopping:
+                    self._begin(self._waiting.popleft())
+            finally:
+                self._going_on = False
         self.stats.running = len(self._working)
         if self._idle is not None and not self._working:
             idle, self._idle = self._idle, None
@@ -248,6 +262,18 @@ class Worker(Service):
         """The connection was lost, for instance: the broker has the message still, and delivers it again."""
         if not failure.check(CancelledError):
             log.warning("a message could not be settled, its task runs again: %s", failure.getErrorMessage())
+
+    async def _settle(self, delivery: Delivery) -> None:
+        try:
+            await self._handle(delivery)
+        except Exception:
+            if delivery.is_lost or delivery not in self._working:
+                return
+            # The broker waits to hear about it, and the worker could not stop before.
+            log.warning("a message could not be settled, and goes back", exc_info=True)
+            await deferLater(self.tasks.reactor, GIVE_BACK_PAUSE)
+            if delivery in self._working:
+                await self._give_back(delivery)
 
     async def _handle(self, delivery: Delivery) -> None:
         envelope, queue = delivery.envelope, delivery.queue
@@ -303,7 +329,10 @@ class Worker(Service):
             if self._stopping and delivery not in self._working:
                 return  # given back already
             await self._failed(delivery, task, message, Failure())
-        except Exception:
+        except GeneratorExit:
+            raise
+        except BaseException:
+            # SystemExit, too: it ends the task, and not the worker.
             await self._failed(delivery, task, message, Failure())
         else:
             self.stats.succeeded += 1
@@ -325,6 +354,15 @@ class Worker(Service):
             error = Retry(str(error), 1.0)
             failure = Failure(error)
         again = next_try(task, message, failure)
+        if again is not None:
+            eta = time.time() + again.delay if again.delay > 0 else None
+            try:
+                envelope = self._envelope(replace(again.message, eta=eta))
+            except Exception:
+                # Arguments that JSON cannot say, or a time that is none.
+                failure = Failure()
+                error = failure.value
+                again = None
         if again is None:
             self.stats.failed += 1
             log.error("task %s[%s] failed", message.task, message.id, exc_info=error)
@@ -335,8 +373,6 @@ class Worker(Service):
             "task %s[%s] runs again in %.1f s (%d): %s",
             message.task, message.id, again.delay, again.message.retries, error,
         )  # fmt: skip
-        eta = time.time() + again.delay if again.delay > 0 else None
-        envelope = self._envelope(replace(again.message, eta=eta))
         await self.tasks.transport.send(envelope, again.queue or delivery.queue, again.delay)
         await delivery.ack()
 
