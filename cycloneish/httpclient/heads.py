@@ -62,10 +62,10 @@ def parse_url(url: str) -> Target:
     :raises ValueError: it is not absolute, not http or https, or holds what no URL may hold.
     """
     if not url.isprintable() and CONTROL.search(url.replace("\t", "\n")):
-        raise ValueError(f"control character in the URL {url[:200]!r}")
+        raise ValueError(f"control character in the URL {_without_credentials(url)!r}")
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES:
-        raise ValueError(f"Unsupported url scheme: {url[:200]}")
+        raise ValueError(f"Unsupported url scheme: {_without_credentials(url)}")
     netloc = parts.netloc.rpartition("@")[2]
     host = parts.hostname or ""
     if not host or "\\" in netloc or " " in netloc:

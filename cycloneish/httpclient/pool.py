@@ -25,6 +25,8 @@ class Pool:
     :param limits: what is accepted from a server.
     :param idle_timeout: seconds that a connection is kept without a request; 0 keeps none.
     :param max_idle_per_route: connections kept for one server.
+    :param max_idle_routes: servers for which connections are kept; of one more, those of the server that was
+        asked longest ago are closed. Who walks through the Internet would run out of files otherwise.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class Pool:
         limits: ResponseLimits,
         idle_timeout: float = 30.0,
         max_idle_per_route: int = 100,
+        max_idle_routes: int = 100,
     ) -> None:
         self._reactor = reactor
         self._limits = limits
         self._idle_timeout = idle_timeout
         self._max_idle = max_idle_per_route
+        self._max_routes = max_idle_routes
         self._connector = Connector(reactor, resolving, self._make)
         self._idle: dict[Route, deque[ClientConnection]] = {}
         self._routes: dict[ClientConnection, Route] = {}
@@ -85,6 +89,9 @@ class Pool:
             return
         waiting = self._idle.get(route)
         if waiting is None:
+            if len(self._idle) >= self._max_routes:
+                for oldest in self._idle.pop(next(iter(self._idle))):
+                    oldest.close()
             waiting = self._idle[route] = deque()
         elif len(waiting) >= self._max_idle:
             waiting.popleft().close()

@@ -151,7 +151,8 @@ class WebSocketClientConnection:
     def _timed_out(self) -> None:
         self._timer = None
         self._give_up()
-        self._fail(TimeoutError(f"no WebSocket from {self.request.url} in time"))
+        # Not the whole URL, which may hold a password or a token.
+        self._fail(TimeoutError(f"no WebSocket from {parse_url(self.request.url).authority} in time"))
 
     def _cancel(self, _: Deferred[WebSocketClientConnection]) -> None:
         self._stop_timer()

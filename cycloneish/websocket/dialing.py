@@ -87,10 +87,10 @@ def parse_url(url: str) -> Target:
     :raises ValueError: it is none.
     """
     if any(character <= " " or character == "\x7f" for character in url):
-        raise ValueError(f"white space or control character in the URL {url!r:.200}")
+        raise ValueError("white space or control character in the URL of a WebSocket")
     parts = urlsplit(url)
     if parts.scheme not in _PORTS:
-        raise ValueError(f"a WebSocket has a URL with ws: or wss:, not {parts.scheme or url!r:.200}")
+        raise ValueError(f"a WebSocket has a URL with ws: or wss:, not {parts.scheme[:30]!r}")
     host = parts.hostname
     if not host:
         raise ValueError("no host in the URL of a WebSocket")

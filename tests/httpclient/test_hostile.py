@@ -11,8 +11,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from cycloneish.httpclient import HTTPError, HTTPStreamClosedError, HTTPTimeoutError
+from cycloneish.httpclient import HTTPError, HTTPRequest, HTTPStreamClosedError, HTTPTimeoutError
 from cycloneish.httpclient.digest import best_challenge
+from cycloneish.httpclient.heads import parse_url
+from cycloneish.websocket import websocket_connect
 from tests.httpclient.support import ClientTestCase, response
 
 
@@ -101,3 +103,39 @@ class AgentTest(ClientTestCase):
             await self.until(lambda collector=collector: collector.ends)
             await deferLater(reactor, 0.01)
             self.assertEqual((collector.body, collector.ends), (b"whole" if found.length else b"", 1))
+
+
+class SecretsTest(ClientTestCase):
+    def test_no_password_in_what_is_wrong_with_a_url(self) -> None:
+        for url in (
+            "ftp://me:secret@a/",
+            "http://me:secret@a/\n",
+            "http://me:secret@/",
+            "http://me:secret@a:0/",
+        ):
+            with self.assertRaises(ValueError) as caught:
+                parse_url(url)
+            self.assertNotIn("secret", str(caught.exception))
+
+    async def test_nor_in_a_time_out_of_a_websocket(self) -> None:
+        server = self.serve(lambda request, _: None)
+        request = HTTPRequest(f"ws://me:secret@127.0.0.1:{server.port}/?token=secret", request_timeout=0.1)
+        error = await self.error_of(websocket_connect(request), TimeoutError)
+        self.assertNotIn("secret", str(error))
+        self.assertIn(f"127.0.0.1:{server.port}", str(error))
+
+
+class ManyServersTest(ClientTestCase):
+    async def test_connections_are_not_kept_for_all_of_them(self) -> None:
+        server = self.serve(response(b"ok"))
+        names = [f"host{number}.example" for number in range(110)]
+        client = self.make_client(hostname_mapping=dict.fromkeys(names, "127.0.0.1"))
+        for name in names:
+            await client.fetch(server.url(host=name))
+        self.assertEqual(client.pool.idle, 100)
+        await self.until(lambda: sum(one.is_closed for one in server.conversations) == 10)
+        # The one that was used last is still there, the first one is not.
+        await client.fetch(server.url(host=names[-1]))
+        self.assertEqual(len(server.conversations), 110)
+        await client.fetch(server.url(host=names[0]))
+        self.assertEqual(len(server.conversations), 111)
