@@ -107,6 +107,9 @@ class WebSocketClientConnection:
         :raises ValueError: the URL or a header cannot be.
         """
         request = self.request
+        if getattr(request, "proxy_host", None):
+            # To connect past it would tell the network what the program wanted to hide.
+            raise ValueError("websocket_connect knows no proxies: proxy_host cannot be given")
         target = parse_url(request.url)
         given = HTTPHeaders(getattr(request, "headers", None) or {})
         username = getattr(request, "auth_username", None)

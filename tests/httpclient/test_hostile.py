@@ -124,6 +124,10 @@ class SecretsTest(ClientTestCase):
         self.assertNotIn("secret", str(error))
         self.assertIn(f"127.0.0.1:{server.port}", str(error))
 
+    def test_no_websocket_goes_past_a_proxy(self) -> None:
+        request = HTTPRequest("ws://127.0.0.1:1/", proxy_host="127.0.0.1", proxy_port=1)
+        self.assertRaises(ValueError, websocket_connect, request)
+
 
 class ManyServersTest(ClientTestCase):
     async def test_connections_are_not_kept_for_all_of_them(self) -> None:
