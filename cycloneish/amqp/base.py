@@ -257,16 +257,21 @@ class BrokerBase(Service):
         return answer
 
     def _reply_came(self, message: Message) -> None:
-        answer = self._calls.pop(message.correlation_id or "", None)
+        try:
+            answer = self._calls.pop(message.correlation_id or "", None)
+            kind = message.headers.get(_ERROR)
+        except AMQPError as error:
+            log.warn("AMQP: a reply that cannot be read: {error}", error=error)
+            return
         if answer is None or answer.called:
             return  # too late, or cancelled
-        kind = message.headers.get(_ERROR)
         try:
             if kind is not None:
                 answer.errback(RemoteError(str(kind), str(message.value)))
             else:
                 answer.callback(message.value)
-        except ValueError:
+        except Exception:
+            # Whatever the peer sent is this caller's problem alone.
             answer.errback(Failure())
 
     def _calls_lost(self, reason: AMQPError) -> None:
@@ -310,7 +315,7 @@ class BrokerBase(Service):
             except Exception as error:
                 log.failure("AMQP: a call of {queue} failed", queue=queue)
                 headers = {_ERROR: type(error).__name__}
-                body, content_type = str(error).encode(), "text/plain"
+                body, content_type = str(error).encode("utf-8", "backslashreplace"), "text/plain"
             if message.reply_to:
                 await self.publish(
                     "",

@@ -265,6 +265,8 @@ class WireClient(AMQClient):  # type: ignore[misc]
         if self._tuned:
             raise ProtocolError("the broker sent connection.tune twice")
         self._tuned = True
+        if 0 < frame_max < 4096:
+            raise ProtocolError(f"the broker wants frames of {frame_max} bytes; 4096 are the least")
         self.channel_max = min(channel_max or _CHANNEL_MAX, _CHANNEL_MAX)
         self.frame_max = min(frame_max or self.frame_max, self.frame_max)
         self.heartbeat = min(heartbeat or self.heartbeat, self.heartbeat or heartbeat)
@@ -290,7 +292,13 @@ class WireClient(AMQClient):  # type: ignore[misc]
         if not number:
             return fail(Failure(AMQPError(f"all {self.channel_max} channels of the connection are in use")))
         channel = self.channels[number] = self._channel(number)
-        return channel.channel_open().addCallback(lambda _: channel)  # type: ignore[no-any-return]
+
+        def given_up(failure: Failure) -> Failure:
+            if not channel.closed:
+                channel.shut()
+            return failure
+
+        return channel.channel_open().addCallbacks(lambda _: channel, given_up)  # type: ignore[no-any-return]
 
     def shut(self, timeout: float) -> Deferred[None]:
         """Close in order, and hard where the broker does not answer within *timeout* seconds."""

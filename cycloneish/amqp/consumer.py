@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,7 +19,7 @@ from twisted.python.failure import Failure
 
 from cycloneish.coroutines import as_deferred, is_awaitable
 
-from .errors import Reject, Requeue
+from .errors import ProtocolError, Reject, Requeue, WaitTimeout
 from .interface import Handler
 from .message import ATTEMPT, Message
 
@@ -29,6 +30,8 @@ log = Logger()
 # A header frame cannot be split, so that what goes into headers has to stay well below the smallest frame_max
 # in use (RabbitMQ's is 131072, and 8192 is its floor).
 _LONGEST_TRACEBACK = 4096
+#: Seconds that the broker has to answer when a consumer stops, and handlers that were cancelled to end.
+_GRACE = 5.0
 
 
 class Link(Protocol):
@@ -119,6 +122,9 @@ class Consumer:
         self._waiting: deque[tuple[Link, Message]] = deque()
         self._running: dict[int, Deferred[Any]] = {}
         self._in_flight = 0
+        self._going_on = False
+        # Each handler gets a copy: what ends one may run in the variables of another.
+        self._context = copy_context()
         self._number = 0
         self._giving_back = False
         self._idle: list[Deferred[None]] = []
@@ -161,8 +167,9 @@ class Consumer:
             self._start(link, message)
 
     def _start(self, link: Link, message: Message) -> None:
+        context = self._context.copy()
         try:
-            result = self._handler(message)
+            result = context.run(self._handler, message)
         except Exception:
             self._in_flight += 1
             self._after_failure(link, message, Failure())
@@ -171,7 +178,7 @@ class Consumer:
             self._succeeded(link, message)
             return
         self._in_flight += 1
-        work = as_deferred(result)
+        work = context.run(as_deferred, result)
         if (
             work.called
             and not work.paused
@@ -212,7 +219,11 @@ class Consumer:
             self._finished()
             return
         self.failed += 1
-        attempt = message.attempt
+        try:
+            attempt = message.attempt
+        except ProtocolError:
+            # Headers that cannot be read cannot be read at the next attempt either.
+            attempt = self.options.retries + 1
         if attempt <= self.options.retries and not failure.check(Reject):
             delay = self.options.delay(attempt)
             log.warn(
@@ -245,9 +256,20 @@ class Consumer:
         def not_safe(problem: Failure) -> Deferred[None]:
             # Back to the queue, but not at once: what keeps the copy from the broker would be met again.
             log.warn("AMQP: the copy could not be published: {error}", error=problem.getErrorMessage())
-            return deferLater(self._reactor, 1.0, link.nack, tag, True)
+            # What can be sent at no time is rejected: it would come back for ever.
+            requeue = not problem.check(ValueError, TypeError)
+            return deferLater(self._reactor, 1.0, link.nack, tag, requeue)
 
+        copied.addErrback(self._copy_the_body, message, failure, attempt)
         copied.addCallbacks(safe, not_safe).addBoth(lambda _: self._finished())
+
+    def _copy_the_body(self, problem: Failure, message: Message, failure: Failure, attempt: int) -> Any:
+        """Its headers cannot be sent again, at no time: a dead letter with what went wrong, without them."""
+        if not problem.check(ValueError, TypeError) or not self.dead_letter_queue:
+            return problem
+        log.warn("AMQP: a message of {queue} lost its headers: {error}", queue=self.queue, error=problem)
+        properties = {"headers": _post_mortem(failure, attempt, self.queue), "delivery_mode": 2}
+        return self._publish(self.dead_letter_queue, message.body, properties)
 
     def _offset_done(self, message: Message) -> None:
         if self._is_stream:
@@ -256,7 +278,10 @@ class Consumer:
     def _copy(
         self, queue: str, message: Message, headers: dict[str, Any], changes: dict[str, Any]
     ) -> Deferred[None]:
-        properties = dict(message.properties)
+        try:
+            properties = dict(message.properties)
+        except ProtocolError:
+            properties = {"delivery_mode": 2}
         for name in ("expiration", "user_id", "cluster_id"):
             properties.pop(name, None)
         old = properties.get("headers") or {}
@@ -267,12 +292,19 @@ class Consumer:
 
     def _finished(self) -> None:
         self._in_flight -= 1
-        while self._waiting and self._in_flight < self.options.concurrency and not self.stopping:
-            self._start(*self._waiting.popleft())
+        if not self._going_on:
+            # A handler that fails at once comes here again from within: that must not become a deep recursion.
+            self._going_on = True
+            try:
+                while self._waiting and self._in_flight < self.options.concurrency and not self.stopping:
+                    self._start(*self._waiting.popleft())
+            finally:
+                self._going_on = False
         if not self._in_flight:
             idle, self._idle = self._idle, []
             for waiter in idle:
-                waiter.callback(None)
+                if not waiter.called:
+                    waiter.callback(None)
 
     def stop(self, timeout: float | None = None) -> Deferred[None]:
         """Take no more messages, wait for the handlers in flight, then give the rest back to the queue."""
@@ -294,7 +326,7 @@ class Consumer:
         try:
             if self.link is not None:
                 try:
-                    await self.link.cancel()
+                    await self.link.cancel().addTimeout(_GRACE, self._reactor, _no_answer)
                 except Exception as error:
                     log.debug("AMQP: cancelling the consumer: {error}", error=error)
             timer = None
@@ -303,12 +335,20 @@ class Consumer:
             if self._in_flight:
                 idle: Deferred[None] = Deferred()
                 self._idle.append(idle)
-                await idle
+                if timeout is not None:
+                    idle.addTimeout(timeout + _GRACE, self._reactor, _no_answer)
+                try:
+                    await idle
+                except WaitTimeout:
+                    log.warn("AMQP: {n} handlers of {queue} do not end", n=self._in_flight, queue=self.queue)
             if timer is not None and timer.active():
                 timer.cancel()
             link, self.link = self.link, None
             if link is not None:
-                await link.close()
+                try:
+                    await link.close().addTimeout(_GRACE, self._reactor, _no_answer)
+                except WaitTimeout as error:
+                    log.debug("AMQP: closing the consumer's channel: {error}", error=error)
         finally:
             if self.on_stopped is not None:
                 self.on_stopped(self)
@@ -320,13 +360,22 @@ class Consumer:
             work.cancel()
 
 
+def _no_answer(_: Any, seconds: float) -> Any:
+    raise WaitTimeout(f"no answer within {seconds:g} s")
+
+
+def _clean(text: str) -> str:
+    """Without lone surrogates, which no header can hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _post_mortem(failure: Failure, attempt: int, queue: str) -> dict[str, Any]:
     kind = failure.type
     return {
         ATTEMPT: attempt,
         "x-cycloneish-queue": queue,
         "x-cycloneish-exception": f"{kind.__module__}.{kind.__qualname__}" if kind else "",
-        "x-cycloneish-error": failure.getErrorMessage()[:500],
+        "x-cycloneish-error": _clean(failure.getErrorMessage()[:500]),
         # The end of a traceback says what failed.
-        "x-cycloneish-traceback": failure.getTraceback()[-_LONGEST_TRACEBACK:],
+        "x-cycloneish-traceback": _clean(failure.getTraceback()[-_LONGEST_TRACEBACK:]),
     }

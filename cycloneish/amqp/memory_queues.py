@@ -301,11 +301,17 @@ class Queue:
         self._turn = None
         self._expire()
         tried = 0
+        # What comes back at once waits for the next turn.
+        left = len(self._messages)
         while self._messages and tried < len(self._subscribers):
+            if not left:
+                self.turn()
+                break
             subscriber = self._subscribers[0]
             self._subscribers.rotate(-1)
             if subscriber.room > 0:
                 tried = 0
+                left -= 1
                 subscriber.take(self._pop())
             else:
                 tried += 1

@@ -305,22 +305,19 @@ class Publisher:
     def _sweep(self) -> None:
         self._sweeping = None
         now = self._reactor.seconds()
-        late = [entry for entry in self._outstanding.values() if entry.deadline <= now]
-        for entry in late:
+        unconfirmed = [entry for entry in self._outstanding.values() if entry.deadline <= now]
+        parked = [entry for entries in self._parked.values() for entry in entries]
+        unsent = [entry for entry in (*self._waiting, *parked) if entry.deadline <= now]
+        self._waiting = deque(
+            entry for entry in self._waiting if entry.deadline > now and not entry.deferred.called
+        )
+        # Whoever is told may publish again, so that comes last.
+        for entry in unconfirmed:
             _fail(entry, WaitTimeout("not confirmed in time; the broker may have it or not"))
-        kept: deque[_Entry] = deque()
-        for entry in self._waiting:
-            if entry.deadline <= now:
-                _fail(entry, WaitTimeout("not sent in time: no connection, or no room"))
-            elif not entry.deferred.called:
-                kept.append(entry)
-        self._waiting = kept
-        for entries in self._parked.values():
-            for entry in entries:
-                if entry.deadline <= now:
-                    _fail(entry, WaitTimeout("not sent in time"))
+        for entry in unsent:
+            _fail(entry, WaitTimeout("not sent in time: no connection, or no room"))
         self._check_idle()
-        if self.unfinished:
+        if self.unfinished and self._sweeping is None:
             self._sweeping = self._reactor.callLater(_SWEEP, self._sweep)
 
     def drained(self) -> Deferred[None]:

@@ -134,6 +134,8 @@ class AMQP(BrokerBase):
 
     def startService(self) -> None:
         """Connect, and stay connected."""
+        if self.running:
+            return
         super().startService()  # type: ignore[no-untyped-call]
         self._running = Deferred.fromCoroutine(self._stay_connected())
         self._running.addErrback(self._broke)
@@ -152,6 +154,8 @@ class AMQP(BrokerBase):
                     await self._connect(address)
                     break
                 except Exception as error:
+                    if not self.running:
+                        return  # stopped, and not to go on with the next host
                     self.last_error = error
                     log.warn("AMQP: {address}: {error}", address=address, error=error)
                     if isinstance(error, ConnectionClosed):
@@ -184,7 +188,7 @@ class AMQP(BrokerBase):
                 await self._replay(operation)
             await self._open_publisher(self._publisher)
             if self._wants_calls:
-                await self._open_caller()
+                await self._open_publisher(self._caller)
         except BaseException:
             client.drop(ConnectionLost("the topology could not be made"))
             raise
@@ -309,12 +313,13 @@ class AMQP(BrokerBase):
         return Deferred.fromCoroutine(run())
 
     async def _operate_now(self, operation: Operation) -> Any:
-        await self._control_lock.acquire()
+        await self._control_lock.acquire().addTimeout(self.timeout, self.reactor, _timed_out)
         try:
             if self.client is None:
                 raise ConnectionLost("no connection")
             if self._control is None or self._control.closed:
-                self._control = await self.client.open_channel()
+                opening = self.client.open_channel()
+                self._control = await opening.addTimeout(self.timeout, self.reactor, _timed_out)
             method, arguments = operation
             answer: Deferred[Any] = getattr(self._control, method)(*arguments)
             answer.addTimeout(self.timeout, self.reactor, _timed_out)
@@ -384,9 +389,11 @@ class AMQP(BrokerBase):
         self, queue: str, exchange: str, routing_key: str = "", arguments: Mapping[str, Any] | None = None
     ) -> Deferred[None]:
         """Take a binding back."""
-        self.topology.remove(("bind", queue, exchange, routing_key, repr(arguments)))
+        key = ("bind", queue, exchange, routing_key, repr(arguments))
+        self.topology.remove(key)
         values = (0, queue, exchange, routing_key, dict(arguments or {}))
-        return self._operate(("queue_unbind", values)).addCallback(lambda _: None)
+        # And once more, for a bind() before this one that was still under way.
+        return self._operate(("queue_unbind", values)).addCallback(lambda _: self.topology.remove(key))
 
     def delete_queue(self, name: str) -> Deferred[None]:
         """Remove a queue and what is in it."""
@@ -418,6 +425,10 @@ class AMQP(BrokerBase):
             raise ConnectionLost("no connection")
         channel = await client.open_channel()
         await channel.confirm_select()
+        if publisher is self._caller:
+            # Direct reply-to: the consumer has to be there, on this channel, before the first request.
+            channel.on_deliver = self._reply_came
+            await channel.basic_consume(0, _DIRECT_REPLY, "", False, True, False, False, {})
 
         def closed(reason: AMQPError) -> None:
             if client.closed:
@@ -426,9 +437,7 @@ class AMQP(BrokerBase):
             if publisher is self._caller:
                 self._calls_lost(reason)
             log.error("AMQP: the channel for publishing was closed: {reason}", reason=reason)
-            again = Deferred.fromCoroutine(
-                self._open_publisher(publisher) if publisher is self._publisher else self._open_caller()
-            )
+            again = Deferred.fromCoroutine(self._open_publisher(publisher))
             again.addErrback(lambda failure: client.drop(ConnectionLost(str(failure.value))))
 
         channel.on_closed = closed
@@ -436,11 +445,9 @@ class AMQP(BrokerBase):
         publisher.opened(channel)
         return channel
 
-    async def _open_caller(self) -> None:
-        # Direct reply-to: the consumer has to be on the channel that the request goes out on.
-        channel = await self._open_publisher(self._caller)
-        channel.on_deliver = self._reply_came
-        await channel.basic_consume(0, _DIRECT_REPLY, "", False, True, False, False, {})
+    def _no_calls(self, failure: Failure) -> None:
+        log.warn("AMQP: no channel for calls: {error}", error=failure.getErrorMessage())
+        self._wants_calls = False
 
     def _encode(self, properties: dict[str, Any]) -> bytes:
         if len(properties) == 2 or (len(properties) == 3 and "priority" in properties):
@@ -502,7 +509,8 @@ class AMQP(BrokerBase):
             await self.when_connected(timeout)
             if not self._wants_calls:
                 self._wants_calls = True
-                await self._open_caller()
+                # Not this call's alone: it may be cancelled, and others wait for the channel as well.
+                Deferred.fromCoroutine(self._open_publisher(self._caller)).addErrback(self._no_calls)
             properties["reply_to"] = _DIRECT_REPLY
             await self._send_by(self._caller, exchange, routing_key, body, properties, True, timeout)
 
@@ -511,7 +519,7 @@ class AMQP(BrokerBase):
     # Consuming
 
     def _subscribe(self, consumer: Consumer) -> Deferred[None]:
-        subscription = self._subscriptions[consumer] = Subscription(self, consumer)
+        subscription = Subscription(self, consumer)
         discard = consumer.on_stopped
 
         def stopped(one: Consumer) -> None:
@@ -523,12 +531,12 @@ class AMQP(BrokerBase):
         consumer.on_stopped = stopped
 
         async def first() -> None:
-            try:
-                await self.when_connected()
-                await subscription.open()
-            except BaseException:
-                self._subscriptions.pop(consumer, None)
-                raise
+            await self.when_connected()
+            opening = Deferred.fromCoroutine(subscription.open())
+            await opening.addTimeout(self.timeout, self.reactor, _timed_out)
+            # Known only now: a connection that is made meanwhile would open it a second time.
+            if not consumer.stopping:
+                self._subscriptions[consumer] = subscription
 
         return Deferred.fromCoroutine(first())
 

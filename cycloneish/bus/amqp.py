@@ -54,7 +54,7 @@ class AMQPTransport:
         self._timeout = timeout
         self._receiver: Receiver | None = None
         self._reactor: Any = None
-        self._connections = 0
+        self._has_gap = False
         self._unwatch: Callable[[], None] | None = None
         self._queue: str | None = None
         self._opening: Deferred[Any] | None = None
@@ -69,7 +69,7 @@ class AMQPTransport:
     def start(self, receiver: Receiver, reactor: Any) -> Deferred[None]:
         self._receiver = receiver
         self._reactor = reactor
-        self._connections = 0
+        self._has_gap = False
         self._unwatch = self.broker.watch_connection(self._connection_changed)
         if self._owns_broker:
             self.broker.startService()
@@ -105,9 +105,9 @@ class AMQPTransport:
 
     def _connection_changed(self, is_connected: bool) -> None:
         if not is_connected:
-            return
-        self._connections += 1
-        if self._connections > 1 and self._consumer is not None:
+            self._has_gap = self._has_gap or self._consumer is not None
+        elif self._has_gap:
+            self._has_gap = False
             self.broker.when_connected(self._timeout).addCallbacks(self._reconnected, lambda _: None)
 
     def _reconnected(self, _: None) -> None:
@@ -144,7 +144,13 @@ class AMQPTransport:
         if self._bindings[key] > 1 and self._queue is not None:
             # The answer comes after that of the binding that is under way.
             return self.broker.bind(self._queue, self._exchange, key)
-        joined = self._with_queue().addCallback(lambda queue: self.broker.bind(queue, self._exchange, key))
+
+        def bind(queue: str) -> Deferred[None]:
+            if not self._bindings[key]:
+                return succeed(None)  # left before there was a queue
+            return self.broker.bind(queue, self._exchange, key)
+
+        joined = self._with_queue().addCallback(bind)
         return joined.addErrback(self._not_joined, key)
 
     def _not_joined(self, failure: Failure, key: str) -> Failure:

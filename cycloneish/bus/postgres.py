@@ -87,10 +87,10 @@ class PostgresTransport:
         self._sending: list[_Outgoing] = []
         self._receiver: Receiver | None = None
         self._reactor: Any = None
-        self._topics = 0
+        self._topics: set[tuple[str, bool]] = set()
         self._listening: Deferred[None] | None = None
         self._subscription: Subscription | None = None
-        self._join_waiters: list[Deferred[None]] = []
+        self._join_waiters: list[tuple[Deferred[None], tuple[str, bool]]] = []
         # The message that arrives in pieces: its identity, and the pieces so far.
         self._partial: tuple[str, list[str]] | None = None
         self._drained: Deferred[None] | None = None
@@ -106,7 +106,7 @@ class PostgresTransport:
 
     def stop(self) -> Deferred[None]:
         self._receiver = None
-        self._topics = 0
+        self._topics.clear()
         self._partial = None
         listening, self._listening = self._listening, None
         if listening is not None:
@@ -213,17 +213,18 @@ class PostgresTransport:
     # -- subscribe -------------------------------------------------------------------------------
 
     def join(self, channel: str, is_prefix: bool) -> Deferred[None]:
-        self._topics += 1
+        topic = channel, is_prefix
+        self._topics.add(topic)
         if self._subscription is not None:
             return succeed(None)
         waiter: Deferred[None] = Deferred()
-        self._join_waiters.append(waiter)
+        self._join_waiters.append((waiter, topic))
         if self._listening is None:
             self._listen()
         return waiter
 
     def leave(self, channel: str, is_prefix: bool) -> Deferred[None]:
-        self._topics -= 1
+        self._topics.discard((channel, is_prefix))
         return succeed(None) if self._topics else self._unlisten()
 
     def _listen(self) -> None:
@@ -239,18 +240,20 @@ class PostgresTransport:
         self._listening = None
         if not self._topics:
             subscription.close()
+            # Of those who left before.
+            self._joined(None)
             return
         self._subscription = subscription
         self._joined(None)
 
     def _not_listening(self, failure: Failure) -> None:
         self._listening = None
-        self._topics -= len(self._join_waiters)
+        self._topics.difference_update(topic for _, topic in self._join_waiters)
         self._joined(failure)
 
     def _joined(self, result: Failure | None) -> None:
         waiters, self._join_waiters = self._join_waiters, []
-        for waiter in waiters:
+        for waiter, _ in waiters:
             waiter.callback(result)
 
     def _unlisten(self) -> Deferred[None]:

@@ -44,12 +44,12 @@ def connect_settings(dsn: str) -> dict[str, Any]:
     """
     try:
         settings: dict[str, Any] = psycopg2.extensions.parse_dsn(dsn)
-    except psycopg2.ProgrammingError as error:
-        # libpq's own text may quote the whole URI, password and all.
+    except psycopg2.ProgrammingError:
+        # libpq's own text may quote the whole URI, password and all: not even as the cause.
         raise ValueError(
             "the database URL is not one that PostgreSQL understands; it looks like "
             "postgresql://user:password@host:5432/name"
-        ) from error
+        ) from None
     settings.setdefault("application_name", "cycloneish")
     settings.setdefault("keepalives_idle", "60")
     settings.setdefault("keepalives_interval", "10")

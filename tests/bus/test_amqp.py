@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import TestCase
 
 from cycloneish.amqp import MemoryAMQP, MemoryBroker
-from cycloneish.bus import Bus, open_bus
+from cycloneish.bus import Bus, Gap, open_bus
 from tests.amqp.broker import MISSING, shared_url
 from tests.db.support import until
 
@@ -29,6 +30,30 @@ class MemoryBrokerBusTest(BusBehaviour, TestCase):
         bus.startService()
         self.addCleanup(bus.stopService)
         return bus
+
+    async def test_a_connection_that_was_there_before_the_bus_has_gaps_too(self) -> None:
+        bus = await self.make_bus()
+        subscription = await bus.subscribe("c")
+        broker: Any = bus._transport.broker  # type: ignore[attr-defined]
+        broker._tell_watchers(False)
+        broker._tell_watchers(True)
+        self.assertEqual(await subscription.get(), Gap("reconnect"))
+
+    async def test_who_leaves_before_there_is_a_queue_leaves_no_binding(self) -> None:
+        bus = await self.make_bus()
+        broker: Any = bus._transport.broker  # type: ignore[attr-defined]
+        declare, later = broker.declare_queue, Deferred[None]()
+        broker.declare_queue = lambda *names, **options: later.addCallback(
+            lambda _: declare(*names, **options)
+        )
+        leaving = bus.subscribe("c")
+        staying = bus.subscribe("d")
+        leaving.cancel()
+        await self.assertFailure(leaving, CancelledError)
+        later.callback(None)
+        await staying
+        bindings = self.broker.exchanges["cycloneish.bus"].bindings
+        self.assertEqual([key for _, key, _ in bindings], ["d"])
 
 
 class RabbitMQBusTest(GapBehaviour, BusBehaviour, TestCase):

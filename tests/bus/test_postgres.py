@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from twisted.internet.defer import CancelledError, gatherResults
-from twisted.trial.unittest import TestCase
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from cycloneish.bus import Bus, BusClosed, BusError, open_bus
+from cycloneish.bus.postgres import PostgresTransport
 from cycloneish.db.errors import ConnectionLost, DatabaseError
 from cycloneish.db.postgres import Pool
 from tests.db.support import ask, fresh_database, fresh_url, until
@@ -146,3 +148,34 @@ class PostgresBusTest(GapBehaviour, BusBehaviour, TestCase):
         await self.assertFailure(ready, BusClosed)
         await self.assertFailure(joined, BusClosed)
         await self.assertFailure(sent, DatabaseError)
+
+
+class _LatePool:
+    """Answers LISTEN when the test says so."""
+
+    running = False
+
+    def __init__(self) -> None:
+        self.answers: list[Deferred[Any]] = []
+
+    def when_ready(self) -> Deferred[None]:
+        return succeed(None)
+
+    def listen(self, *_: Any, **__: Any) -> Deferred[Any]:
+        self.answers.append(Deferred())
+        return self.answers[-1]
+
+
+class LateTest(SynchronousTestCase):
+    def test_who_left_before_listening_failed_is_not_counted_twice(self) -> None:
+        pool: Any = _LatePool()
+        transport = PostgresTransport(pool)
+        receiver: Any = object()
+        transport.start(receiver, Clock())
+        first = transport.join("c", False)
+        transport.leave("c", False)
+        pool.answers[0].errback(ConnectionLost("gone"))
+        self.failureResultOf(first, ConnectionLost)
+        second = transport.join("c", False)
+        pool.answers[1].callback(object())
+        self.assertIsNone(self.successResultOf(second))
