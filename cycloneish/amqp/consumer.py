@@ -293,7 +293,7 @@ class Consumer:
     def _finished(self) -> None:
         self._in_flight -= 1
         if not self._going_on:
-            # A handler that fails at once comes here again from within: that must not become a deep recursion.
+            # A handler that fails at once comes here again from within: no deep recursion of that.
             self._going_on = True
             try:
                 while self._waiting and self._in_flight < self.options.concurrency and not self.stopping:
