@@ -125,6 +125,8 @@ class _Copy:
         self._waiter: Deferred[Any] | None = None
         self._ended: list[Deferred[None]] = []
         self._last_resort: Any = None
+        # What the thread has read and not handed on yet.
+        self._rows_of_piece: list[bytes] = []
 
     # -- on the reactor --------------------------------------------------------------------------
 
@@ -349,21 +351,23 @@ class CopyOut(_Copy):
 
     # -- in the thread ---------------------------------------------------------------------------
 
-    _rest = b""
+    _collected = 0
 
     def write(self, data: bytes) -> int:
         """Called by psycopg2 with a row."""
-        collected = self._rest + data
-        if len(collected) < CHUNK:
-            self._rest = collected
-        else:
-            self._rest = b""
-            self._hand_on(collected)
+        # Not added to one another: for small rows that would be a copy of the whole piece for each.
+        self._rows_of_piece.append(data)
+        self._collected += len(data)
+        if self._collected >= CHUNK:
+            self._last()
         return len(data)
 
     def _last(self) -> None:
-        if self._rest:
-            self._hand_on(self._rest)
+        if self._collected:
+            piece = b"".join(self._rows_of_piece)
+            self._rows_of_piece.clear()
+            self._collected = 0
+            self._hand_on(piece)
 
     def _hand_on(self, piece: bytes) -> None:
         with self._room:
