@@ -10,6 +10,7 @@ import importlib
 import inspect
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -121,7 +122,8 @@ def problems(listed: dict[str, Any], elsewhere: dict[str, str]) -> dict[str, str
         for name, entry in names.items():
             where = f"{module_name}.{name}"
             here = getattr(module, name, None)
-            if not hasattr(module, name):
+            # A file of the package of that name, which some test has imported, is not what is meant.
+            if not hasattr(module, name) or isinstance(here, ModuleType):
                 found[where] = "missing"
             elif "call" in entry:
                 ways = class_parameters(here) if inspect.isclass(here) else [parameters(here)]
