@@ -72,10 +72,7 @@ class NewAccount(Account):
         database: Any = self.handler.settings["database"]  # type: ignore[union-attr]
         taken = select(Member.id).where(func.lower(Member.name) == func.lower(field.data))
         if await database.fetch_value(taken):
-            self.say_taken()
-
-    def say_taken(self) -> None:
-        raise ValidationError(_("This name is taken."))
+            raise ValidationError(_("This name is taken."))
 
 
 class Compose(Form):

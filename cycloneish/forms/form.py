@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -280,7 +279,7 @@ def _collect_list_errors(form: wtforms.Form) -> None:
     """Put the errors of entries, which came later, to those of their lists."""
     for field in form._fields.values():
         if isinstance(field, wtforms.FieldList):
-            inner = [copy.copy(entry.errors) for entry in field.entries]
+            inner = [list(entry.errors) for entry in field.entries]
             own = [error for error in field.errors if isinstance(error, str)]
             field.errors = [*inner, *own] if any(inner) else own
     for inside in _inner_forms(form):

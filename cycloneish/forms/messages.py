@@ -5,11 +5,12 @@ from __future__ import annotations
 import gettext
 from functools import lru_cache
 
+import wtforms
 from wtforms.i18n import messages_path
 
 from cycloneish.locale import Locale
 
-__all__ = ["Messages"]
+__all__ = ["Messages", "own_errors", "say"]
 
 
 class Messages:
@@ -39,3 +40,14 @@ class Messages:
 def _catalogue(code: str) -> gettext.NullTranslations:
     """WTForms' own messages for a locale such as ``de_AT``, else for its language."""
     return gettext.translation("wtforms", messages_path(), [code, code.partition("_")[0]], fallback=True)
+
+
+def say(field: wtforms.Field, text: object) -> str:
+    """*text* in the language of the field's form, where there is a translation."""
+    words = str(text)
+    return str(field.gettext(words)) if words else ""
+
+
+def own_errors(field: wtforms.Field) -> list[str]:
+    """The errors of *field* itself, translated; those of a list's entries belong to the entries."""
+    return [say(field, error) for error in field.errors if not isinstance(error, list | tuple | dict)]

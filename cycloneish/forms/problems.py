@@ -7,6 +7,7 @@ from typing import Any
 
 import wtforms
 
+from cycloneish.forms.messages import own_errors
 from cycloneish.httputil import responses
 
 __all__ = ["CONTENT_TYPE", "STATUS", "problem_details"]
@@ -53,9 +54,8 @@ def _field_errors(field: wtforms.Field, path: str) -> Iterator[dict[str, str]]:
     if isinstance(field, wtforms.FieldList):
         for index, entry in enumerate(field.entries):
             yield from _field_errors(entry, f"{path}/{index}")
-    for error in field.errors:
-        if not isinstance(error, list | tuple | dict):
-            yield {"pointer": f"#{path}", "detail": str(field.gettext(str(error))), "field": field.name}
+    for error in own_errors(field):
+        yield {"pointer": f"#{path}", "detail": error, "field": field.name}
 
 
 def _token(name: str) -> str:

@@ -12,6 +12,8 @@ import wtforms
 from markupsafe import Markup, escape
 from wtforms.widgets import HiddenInput
 
+from cycloneish.forms.messages import own_errors, say
+
 __all__ = ["BOOTSTRAP", "CLASSES", "render_errors", "render_field", "render_form"]
 
 #: The classes of each part; a site replaces those it wants to with the setting ``form_classes``.
@@ -135,12 +137,6 @@ def render_field(
     )
 
 
-def _say(field: wtforms.Field, text: object) -> str:
-    """*text* in the visitor's language, where there is a translation."""
-    words = str(text)
-    return str(field.gettext(words)) if words else ""
-
-
 def _is_hidden(field: wtforms.Field) -> bool:
     return isinstance(field, wtforms.HiddenField) or isinstance(field.widget, HiddenInput)
 
@@ -155,35 +151,30 @@ def _aria(field: wtforms.Field) -> dict[str, str]:
     """Attributes that tie help and errors to the input."""
     notes = [
         f"{field.id}-{what}"
-        for what, there in (("error", _own_errors(field)), ("help", field.description))
+        for what, there in (("error", own_errors(field)), ("help", field.description))
         if there
     ]
     found = {"aria-describedby": " ".join(notes)} if notes else {}
     return {**found, "aria-invalid": "true"} if field.errors else found
 
 
-def _own_errors(field: wtforms.Field) -> list[str]:
-    """The errors of the field itself; those of a list's entries stand beside them."""
-    return [_say(field, error) for error in field.errors if not isinstance(error, list | tuple | dict)]
-
-
 def _notes(field: wtforms.Field, names: Mapping[str, str]) -> Markup:
     found = Markup("")
-    errors = _own_errors(field)
+    errors = own_errors(field)
     if errors:
         found += Markup('<p{} id="{}-error" role="alert">{}</p>').format(
             _attributes({"class": names["error"]}), field.id, Markup("<br>").join(map(escape, errors))
         )
     if field.description:
         found += Markup('<p{} id="{}-help">{}</p>').format(
-            _attributes({"class": names["help"]}), field.id, _say(field, field.description)
+            _attributes({"class": names["help"]}), field.id, say(field, field.description)
         )
     return found
 
 
 def _label(field: wtforms.Field, css: str) -> Markup:
     return Markup("<label{}>{}{}</label>").format(
-        _attributes({"for": field.id, "class": css}), _say(field, field.label.text), _star(field)
+        _attributes({"for": field.id, "class": css}), say(field, field.label.text), _star(field)
     )
 
 
@@ -199,7 +190,7 @@ def _group(field: wtforms.Field, names: Mapping[str, str], inner: Markup, descri
     return Markup("<fieldset{}><legend{}>{}{}</legend>\n{}{}</fieldset>").format(
         _attributes(given),
         _attributes({"class": names["legend"]}),
-        _say(field, field.label.text),
+        say(field, field.label.text),
         _star(field),
         inner,
         notes,
@@ -217,7 +208,7 @@ def _radios(
             _attributes({"class": names["check"]}),
             Markup(option(**given)),
             _attributes({"for": option.id, "class": names["check_label"]}),
-            _say(field, option.label.text),
+            say(field, option.label.text),
         )
 
 

@@ -22,7 +22,7 @@ __all__ = ["SchemaOptions", "look_after_schema", "migrate_schema"]
 DEFAULT_DIRECTORY = "migrations"
 
 
-class _Command(usage.Options):
+class _Command(CommandLine):
     optParameters: list[list[Any]] = [
         ["dir", "d", DEFAULT_DIRECTORY, "The directory of the migrations"],
         ["url", "u", None, "The database: postgresql://…, embedded:///DIR, sqlite:///FILE ($DATABASE_URL)"],

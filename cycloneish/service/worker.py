@@ -47,10 +47,6 @@ class WorkerOptions(CommandLine):
         ["reactor", "r", None, "Which reactor to run on: asyncio, epoll, poll, select, …"],
     ]
 
-    def getSynopsis(self) -> str:
-        # Twisted would put the synopsis of the command in front.
-        return self.synopsis
-
     def postOptions(self) -> None:
         if self["app"] is None or ":" not in self["app"]:
             raise usage.UsageError("whose tasks? Write --app package.module:name, where name is a Tasks")
