@@ -1,9 +1,14 @@
 """``python -m benchmarks.websocket``: echo over WebSockets, memory of idle ones, and codecs alone.
 
 Each round starts no server anew: all run side by side, and take turns, so that whatever else the machine
-does meets all of them. A server has one core and the client another; the client is raw sockets and frames
-made beforehand. ``--idle`` measures the memory of 10,000 connections that do nothing, ``--codecs`` the
-framing without any network.
+does meets all of them. A server has one core and the client another. The client is a small program in C,
+``websocket_load.c``, which is compiled here: one in Python is slower than the fastest servers, and then
+measures itself. What both use of their cores is printed beside the figures: they are the server's where it
+uses nearly all of its core and the client does not.
+
+A client that sleeps costs a server that answers each message at once many wake-ups; ``--busy`` has it ask
+again and again instead. ``--idle`` measures the memory of 10,000 connections that do nothing, ``--codecs``
+the framing without any network.
 """
 
 from __future__ import annotations
@@ -11,14 +16,16 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import select
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from benchmarks.servers.websocket_echo import PEERS
 
@@ -28,25 +35,6 @@ UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-
-
-def client_frame(size: int) -> bytes:
-    """A masked binary message."""
-    if size < 126:
-        head = bytes([0x82, 0x80 | size])
-    elif size < 65536:
-        head = bytes([0x82, 0x80 | 126]) + size.to_bytes(2, "big")
-    else:
-        head = bytes([0x82, 0x80 | 127]) + size.to_bytes(8, "big")
-    mask = b"\x37\xfa\x21\x3d"
-    data = bytes(size)
-    key = (mask * (size // 4 + 1))[:size]
-    return head + mask + bytes(a ^ b for a, b in zip(data, key, strict=True))
-
-
-def server_size(size: int) -> int:
-    """Bytes of the same message from a server."""
-    return size + (2 if size < 126 else 4 if size < 65536 else 10)
 
 
 def connect(port: int) -> socket.socket:
@@ -103,77 +91,82 @@ class Server:
         self.process.wait()
 
 
-def load(server: Server, size: int, connections: int, seconds: float) -> tuple[float, float]:
-    """Echo for *seconds*: messages a second, and microseconds of the server's CPU for each."""
-    frame, answer = client_frame(size), server_size(size)
-    poll = select.epoll()
-    clients: dict[int, Any] = {}
-    for _ in range(connections):
-        client = connect(server.port)
-        client.setblocking(False)
-        poll.register(client, select.EPOLLIN)
-        # socket, bytes that are awaited, unsent rest
-        clients[client.fileno()] = [client, answer, b""]
+@dataclass(frozen=True)
+class Round:
+    """One server under load: messages a second, and microseconds of its CPU time for each.
 
-    def send(entry: Any, data: bytes) -> None:
-        try:
-            sent = entry[0].send(data)
-        except BlockingIOError:
-            sent = 0
-        if sent < len(data):
-            entry[2] = data[sent:]
-            poll.modify(entry[0], select.EPOLLIN | select.EPOLLOUT)
+    ``server_share`` and ``client_share`` are the parts of their cores that the two used.
+    """
 
-    for entry in clients.values():
-        send(entry, frame)
-    count, cpu, began = 0, server.cpu(), time.monotonic()
-    until = began + seconds
-    while time.monotonic() < until:
-        for fd, event in poll.poll(1):
-            entry = clients[fd]
-            if event & select.EPOLLOUT:
-                rest, entry[2] = entry[2], b""
-                poll.modify(entry[0], select.EPOLLIN)
-                send(entry, rest)
-            if event & select.EPOLLIN:
-                got = len(entry[0].recv(1 << 18))
-                if not got:
-                    raise SystemExit(f"{server.name} closed the connection")
-                entry[1] -= got
-                if not entry[1]:
-                    entry[1] = answer
-                    count += 1
-                    send(entry, frame)
-    took, used = time.monotonic() - began, server.cpu() - cpu
-    for client, _, _ in clients.values():
-        client.close()
-    poll.close()
-    return count / took, used / max(count, 1) * 1e6
+    rate: float
+    cost: float
+    server_share: float
+    client_share: float
 
 
-def echo(names: list[str], sizes: list[int], connections: int, rounds: int, seconds: float) -> None:
+def compiled_client(directory: str) -> Path:
+    """Compile the client into *directory*."""
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        raise SystemExit("the load comes from a program in C, and there is no C compiler (cc, gcc or clang)")
+    program = Path(directory, "websocket_load")
+    subprocess.run([compiler, "-O2", "-o", program, Path(__file__).with_name("websocket_load.c")], check=True)
+    return program
+
+
+def load(
+    program: Path, server: Server, size: int, connections: int, seconds: float, busy: bool = False
+) -> Round:
+    """Echo for *seconds*."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(server.port)).fileno() for _ in range(connections)]
+        before = server.cpu()
+        done = subprocess.run(
+            [program, *map(str, (size, seconds, int(busy), *clients))],
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=clients,
+            check=False,
+        )
+        used = server.cpu() - before
+    if done.returncode:
+        raise SystemExit(f"{server.name} failed")
+    count, took, client_used = map(float, done.stdout.split())
+    return Round(count / took, used / max(count, 1) * 1e6, used / took, client_used / took)
+
+
+def echo(
+    names: list[str], sizes: list[int], connections: int, rounds: int, seconds: float, busy: bool
+) -> None:
     os.sched_setaffinity(0, {1})
-    servers = [Server(name, 0) for name in names]
-    try:
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        program = compiled_client(directory)
+        servers = []
+        for name in names:
+            servers.append(Server(name, 0))
+            stack.callback(servers[-1].stop)
         for size in sizes:
-            rates: dict[str, list[float]] = {name: [] for name in names}
-            costs: dict[str, list[float]] = {name: [] for name in names}
+            results: dict[str, list[Round]] = {name: [] for name in names}
             for _ in range(rounds):
                 for server in servers:
-                    rate, cost = load(server, size, connections, seconds)
-                    rates[server.name].append(rate)
-                    costs[server.name].append(cost)
+                    results[server.name].append(load(program, server, size, connections, seconds, busy))
             print(f"\n{size} bytes, {connections} connections, median of {rounds} rounds")
-            base_rate, base_cost = median(rates.get("tornado", [1])), median(costs.get("tornado", [1]))
-            for name in names:
-                rate, cost = median(rates[name]), median(costs[name])
-                print(
-                    f"  {name:18} {rate:9.0f} messages/s ({rate / base_rate:4.2f})"
-                    f" {cost:8.1f} us of CPU each ({base_cost / cost:4.2f})"
-                )
-    finally:
-        for server in servers:
-            server.stop()
+            report(results)
+
+
+def report(results: dict[str, list[Round]]) -> None:
+    """Print the medians, and what they are beside Tornado's."""
+    medians = {
+        name: Round(*(median(column) for column in zip(*map(astuple, rounds), strict=True)))
+        for name, rounds in results.items()
+    }
+    base = medians.get("tornado", next(iter(medians.values())))
+    for name, found in medians.items():
+        print(
+            f"  {name:18} {found.rate:9.0f} messages/s ({found.rate / base.rate:4.2f})"
+            f" {found.cost:8.1f} us of CPU each ({base.cost / found.cost:4.2f});"
+            f" cores: server {found.server_share:4.0%}, client {found.client_share:4.0%}"
+        )
 
 
 def idle(names: list[str], connections: int) -> None:
@@ -205,6 +198,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--busy", action="store_true", help="have the client ask for answers without a pause")
     parser.add_argument("--idle", type=int, nargs="?", const=10_000, help="measure idle connections instead")
     parser.add_argument("--codecs", action="store_true", help="measure the framing alone instead")
     options = parser.parse_args()
@@ -215,7 +209,7 @@ def main() -> None:
 
         compare()
     else:
-        echo(options.peers, options.sizes, options.connections, options.rounds, options.seconds)
+        echo(options.peers, options.sizes, options.connections, options.rounds, options.seconds, options.busy)
 
 
 if __name__ == "__main__":
