@@ -11,9 +11,20 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from benchmarks.websocket import client_frame
 from cycloneish.websocket import WebSocketParams, WebSocketProtocol13, receiving
 from cycloneish.websocket.masking import HAS_SPEEDUPS, apply_mask, apply_mask_python
+
+
+def client_frame(size: int) -> bytes:
+    """A masked binary message."""
+    if size < 126:
+        head = bytes([0x82, 0x80 | size])
+    elif size < 65536:
+        head = bytes([0x82, 0x80 | 126]) + size.to_bytes(2, "big")
+    else:
+        head = bytes([0x82, 0x80 | 127]) + size.to_bytes(8, "big")
+    mask = b"\x37\xfa\x21\x3d"
+    return head + mask + apply_mask_python(bytes(size), mask)
 
 
 class _Transport:

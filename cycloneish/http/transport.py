@@ -83,18 +83,24 @@ class TCPWriter(Writer):
         self._size = 0
 
     def write(self, data: bytes) -> None:
-        if not self._waiting:
+        if self._waiting:
+            self._waiting.append(data)
+        elif len(data) > _MAX_WAITING:
+            self._send(data)
+            return
+        else:
             self._outbox.add(self)
-        self._waiting.append(data)
+            self._waiting.append(data)
         self._size += len(data)
         if self._size > _MAX_WAITING:
             self.flush()
 
     def write_pieces(self, pieces: list[bytes]) -> None:
-        if not self._waiting:
+        size = sum(map(len, pieces))
+        if not self._waiting and size <= _MAX_WAITING:
             self._outbox.add(self)
         self._waiting += pieces
-        self._size += sum(map(len, pieces))
+        self._size += size
         if self._size > _MAX_WAITING:
             self.flush()
 
@@ -105,9 +111,12 @@ class TCPWriter(Writer):
         if self._size > _MAX_WAITING and 1 < len(waiting) < _MAX_PIECES:
             self._flush_pieces()
             return
-        data = waiting[0] if len(waiting) == 1 else b"".join(waiting)
         self._waiting = []
         self._size = 0
+        self._send(waiting[0] if len(waiting) == 1 else b"".join(waiting))
+
+    def _send(self, data: bytes) -> None:
+        """Hand *data* to the kernel, and to the transport what the kernel does not take."""
         transport = self._transport
         if (
             transport._tempDataBuffer
@@ -148,10 +157,13 @@ class TCPWriter(Writer):
             except OSError:
                 self.broken = True
         if sent != size:
+            rest = []
             for piece in waiting:
                 if sent < len(piece):
-                    transport.write(piece[sent:] if sent > 0 else piece)
+                    rest.append(piece[sent:] if sent > 0 else piece)
                 sent -= len(piece)
+            # In one call, so that the transport says that it is full when it has everything.
+            transport.writeSequence(rest)
 
 
 def writer_for(transport: Any, outbox: Outbox) -> Writer:

@@ -27,6 +27,8 @@ _FIN: Final = 0x80
 _RSV1: Final = 0x40
 _TEXT: Final = 0x1
 _BINARY: Final = 0x2
+#: Bytes of a payload from which on a second piece costs less than a copy.
+_LONG: Final = 32768
 
 _outboxes: WeakKeyDictionary[Any, Outbox] = WeakKeyDictionary()
 
@@ -48,10 +50,7 @@ class SendDeferred(AwaitableDeferred[None]):
     @classmethod
     def fired(cls) -> SendDeferred:
         """One that has fired."""
-        deferred = cls()
-        deferred.called = True
-        deferred.result = None
-        return deferred
+        return _Sent()
 
     def lose(self) -> None:
         """Say that the connection is gone."""
@@ -61,6 +60,13 @@ class SendDeferred(AwaitableDeferred[None]):
         if self._debugInfo is not None:
             # Whoever adds a callback later takes the failure over.
             self._debugInfo.failResult = None
+
+
+class _Sent(SendDeferred):
+    """One that has fired. There is one for each message, hence no code that says so to each."""
+
+    called = True
+    result = None
 
 
 def payload_of(message: str | bytes | Mapping[str, Any]) -> bytes:
@@ -147,7 +153,7 @@ class Sender:
         """
         if self.server_terminated or self.client_terminated:
             raise WebSocketClosedError("the connection is closed")
-        data = message.encode() if message.__class__ is str else payload_of(message)
+        data = message if message.__class__ is bytes else payload_of(message)
         size = len(data)
         if self._write_paused and self._unsent + size > self.params.max_unsent and not self._room_for(size):
             return self._too_slow()
@@ -184,14 +190,26 @@ class Sender:
             return self._send(frame_header(first, size, 0x80) + mask + apply_mask(data, mask))
         if size < 126:
             return self._send(bytes((first, size)) + data)
-        return self._send(frame_header(first, size, 0) + data)
+        if size < _LONG:
+            return self._send(frame_header(first, size, 0) + data)
+        return self._send_long(frame_header(first, size, 0), data)
 
     def _send(self, frame: bytes) -> Deferred[None]:
         self._wire_bytes_out += len(frame)
         self._write(frame)
-        if not self._write_paused:
-            return SendDeferred.fired()
-        self._unsent += len(frame)
+        return self._wait(len(frame)) if self._write_paused else _Sent()
+
+    def _send_long(self, header: bytes, data: bytes) -> Deferred[None]:
+        """As `_send`, without copying header and payload into one."""
+        assert self._writer is not None
+        size = len(header) + len(data)
+        self._wire_bytes_out += size
+        self._writer.write_pieces([header, data])
+        return self._wait(size) if self._write_paused else _Sent()
+
+    def _wait(self, size: int) -> Deferred[None]:
+        """What fires when the transport wants more than the *size* bytes that it was given last."""
+        self._unsent += size
         deferred = SendDeferred()
         if self._lost:
             deferred.lose()

@@ -39,9 +39,14 @@ class TCP:
         self.dataBuffer = b""
         self.disconnecting = False
         self.connected = True
+        self.sequences = 0
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
+
+    def writeSequence(self, pieces: list[bytes]) -> None:
+        self.written += pieces
+        self.sequences += 1
 
 
 class Writing(SynchronousTestCase):
@@ -68,8 +73,12 @@ class Writing(SynchronousTestCase):
     def test_much_is_sent_at_once(self) -> None:
         self.writer.write(b"x" * 20_000)
         self.assertEqual(self.transport.socket.taken, [b"x" * 20_000])
+        self.assertEqual(self.clock.getDelayedCalls(), [], "nothing is left for the end of the turn")
+        self.writer.write(b"a")
+        self.writer.write(b"y" * 20_000)
+        self.assertEqual(b"".join(self.transport.socket.taken[1:]), b"a" + b"y" * 20_000, "in order")
         self.clock.advance(0)
-        self.assertEqual(len(self.transport.socket.taken), 1)
+        self.assertEqual(len(self.transport.socket.taken), 2)
 
     def test_the_transport_gets_what_the_kernel_does_not_take(self) -> None:
         self.transport.socket.room = 3
@@ -93,6 +102,7 @@ class Writing(SynchronousTestCase):
             self.assertEqual(b"".join(transport.socket.taken + transport.written), whole)
             self.assertEqual(b"".join(transport.socket.taken), whole[:room])
             self.assertEqual(transport.socket.gathered, 1)
+            self.assertEqual(transport.sequences, int(room < len(whole)), "one call, one look at what waits")
         for error, broken in ((BlockingIOError(), False), (ConnectionResetError(), True)):
             transport = TCP()
             transport.socket.error = error
