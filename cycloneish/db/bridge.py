@@ -8,17 +8,18 @@ runs on a driver that knows nothing else.  Called by :mod:`cycloneish.db.adapter
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from ..coroutines import drive
 from .errors import MissingDependency
 
 try:
-    from greenlet import getcurrent, greenlet
+    from greenlet import GreenletExit, getcurrent, greenlet
     from sqlalchemy.exc import MissingGreenlet
 except ImportError as error:
     raise MissingDependency(error.name or "sqlalchemy", "orm") from error
@@ -35,10 +36,67 @@ _OUTSIDE = (
     "or put the code into a function for 'await db.run(function)'"
 )
 
+#: Greenlets of a thread that are kept for the next function, each of some 20 kB.
+_KEPT = 128
+#: What a greenlet switches back with when its function has ended.
+_ENDED = object()
+
+
+class _Kept(threading.local):
+    """The greenlets of this thread that have nothing to do."""
+
+    def __init__(self) -> None:
+        self.idle: list[_Greenlet] = []
+        self.root = getcurrent()
+        while self.root.parent is not None:
+            self.root = self.root.parent
+
+
+_kept = _Kept()
+
 
 class _Greenlet(greenlet):  # type: ignore[misc]  # it has no type information
+    """Calls one function after the other.
+
+    A new greenlet for each would cost as much as a small query: Python maps memory for its stack anew.
+
+    :ivar call: the function to call next and its arguments.
+    :ivar outcome: what it gave, or its failure.
+    """
+
     # SQLAlchemy asks for this name before it lets a greenlet wait.
     __sqlalchemy_greenlet_provider__ = True
+
+    call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None
+    outcome: Any = None
+
+    def run(self) -> None:
+        """What greenlet calls with the first switch."""
+        while True:
+            self._work()
+            self.parent.switch(_ENDED)
+
+    def _work(self) -> None:
+        assert self.call is not None
+        (function, args, kwargs), self.call = self.call, None
+        try:
+            self.outcome = function(*args, **kwargs)
+        except BaseException as error:
+            self.outcome = Failure()
+            if isinstance(error, GreenletExit):
+                # The greenlet is being thrown away.
+                raise
+
+    def take_outcome(self) -> Any:
+        """What the function gave or failed with; the greenlet is free for another one."""
+        outcome, self.outcome = self.outcome, None
+        idle = _kept.idle
+        if len(idle) < _KEPT and not self.dead:
+            # Neither the caller nor its context variables shall live on with it.
+            self.parent = _kept.root
+            self.gr_context = None
+            idle.append(self)
+        return outcome
 
 
 class _Running(Deferred[Any]):
@@ -91,13 +149,9 @@ class _Running(Deferred[Any]):
     def _resume(self, task: _Greenlet, result: Any) -> Any:
         """One step; gives what the function waits for next, or nothing when it has ended."""
         task.parent = getcurrent()
-        try:
-            waited = task.throw(result.value) if isinstance(result, Failure) else task.switch(result)
-        except BaseException:
-            self.errback(Failure())
-            return _NOTHING
-        if task.dead:
-            self.callback(waited)
+        waited = task.throw(result.value) if isinstance(result, Failure) else task.switch(result)
+        if waited is _ENDED or task.dead:
+            self.callback(task.take_outcome())
             return _NOTHING
         return waited
 
@@ -110,14 +164,14 @@ def spawn(function: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
     :returns: a Deferred with its result.  Cancelling it cancels what the function waits for at that
         moment; the function gets ``CancelledError``, and the Deferred fails when the function has ended.
     """
-    task = _Greenlet(function)
-    task.gr_context = getcurrent().gr_context
-    try:
-        waited = task.switch(*args, **kwargs)
-    except BaseException:
-        return fail()
-    if task.dead:
-        return succeed(waited)
+    idle = _kept.idle
+    task = idle.pop() if idle else _Greenlet()
+    task.parent = here = getcurrent()
+    task.gr_context = here.gr_context
+    task.call = function, args, kwargs
+    waited = task.switch()
+    if waited is _ENDED or task.dead:
+        return succeed(task.take_outcome())
     running = _Running(task)
     running.follow(waited)
     return running

@@ -95,12 +95,14 @@ class LeasingPool(SQLAlchemyPool):
         return self._source.stats().idle if self._source is not None else 0
 
     def _do_get(self) -> Any:
-        while not self.initialised and self._first is not None:
-            # SQLAlchemy would have the others wait on a lock that needs asyncio.
-            waiting: Deferred[None] = Deferred()
-            self._first.chainDeferred(waiting)
-            wait(waiting)
+        self._wait_for_the_first()
         connection = wait(self._pool()._lease())
+        try:
+            # Somebody may have become the first meanwhile.
+            self._wait_for_the_first()
+        except BaseException:
+            self._pool()._release(connection)
+            raise
         record = connection.__dict__.get("sqlalchemy_record")
         if record is not None and record[0] is self:
             return record[1]
@@ -122,6 +124,13 @@ class LeasingPool(SQLAlchemyPool):
             self._pool()._release(adapted.connection)
 
     # -- ours ------------------------------------------------------------------------------------
+
+    def _wait_for_the_first(self) -> None:
+        """Until it is known what the server is; SQLAlchemy would wait on a lock that needs asyncio."""
+        while not self.initialised and self._first is not None:
+            waiting: Deferred[None] = Deferred()
+            self._first.chainDeferred(waiting)
+            wait(waiting)
 
     def _adopt(self, connection_record: Any) -> AdaptedTxConnection:
         """What SQLAlchemy takes for connecting: the connection just leased, or one more lease."""

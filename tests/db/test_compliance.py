@@ -1,4 +1,4 @@
-"""SQLAlchemy's own suite for dialects: nothing fails, and what does not run is what the documentation says."""
+"""SQLAlchemy's own suite for dialects: nothing fails, and what is left out is what the documentation says."""
 
 from __future__ import annotations
 

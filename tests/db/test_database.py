@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, inli
 from twisted.trial.unittest import TestCase
 
 from cycloneish.db import Database
-from cycloneish.db.bridge import spawn, wait
+from cycloneish.db.bridge import wait
 from cycloneish.db.errors import PoolTimeout, QueryTimeout
 from tests.db.models import Base, Post, Tag, User, ann
 from tests.db.support import ask, busy_backends, fresh_url, sleep, until
@@ -285,6 +284,18 @@ class PostgresTest(DatabaseTests, TestCase):
         self.assertLessEqual(db.pool.stats().size, 3)
 
     @deferred
+    async def test_the_first_two_sessions_get_their_connections_in_one_turn(self) -> None:
+        db = Database(self.url, min_size=2)
+        db.startService()
+        self.addCleanup(db.stopService)
+        await db.when_ready()
+        leases = await gatherResults([db.pool._lease() for _ in range(2)])
+        both = gatherResults([db.run(lambda session: session.scalar(select(1))) for _ in range(3)])
+        for connection in leases:
+            db.pool._release(connection)
+        self.assertEqual(await both, [1, 1, 1])
+
+    @deferred
     async def test_lazy_loads_outside_of_the_session_say_what_to_do(self) -> None:
         await self.with_ann()
         async with self.db.session() as session:
@@ -400,30 +411,6 @@ class PostgresTest(DatabaseTests, TestCase):
             self.assertEqual(caught.exception.orig.pgcode, "25006")
         self.assertEqual(await self.db.fetch_value("show transaction isolation level"), "read committed")
         await self.db.execute(insert(User), [{"name": "ann"}])
-
-    @deferred
-    async def test_the_bridge_alone(self) -> None:
-        def work() -> list[int]:
-            total = []
-            for number in range(2000):
-                # What has fired already must neither switch nor nest.
-                total.append(wait(Deferred.fromCoroutine(quick(number))))
-            wait(sleep(0))
-            with self.assertRaises(ZeroDivisionError):
-                wait(failing())
-            return total
-
-        async def quick(number: int) -> int:
-            return number
-
-        def failing() -> Coroutine[Any, Any, None]:
-            async def fail() -> None:
-                await sleep(0)
-                raise ZeroDivisionError
-
-            return fail()
-
-        self.assertEqual(await spawn(work), list(range(2000)))
 
     @deferred
     async def test_a_session_that_only_reads_opens_no_transaction(self) -> None:
