@@ -236,11 +236,11 @@ class Receiver:
                     return
                 break
             if masked:
-                mask = bytes(data[start : start + 4])
-                # A slice copies, which only small ones can afford.
-                part = data[start + 4 : end] if length < 4096 else memoryview(data)[start + 4 : end]
-                payload = apply_mask(part, mask)
-                del part
+                mask = data[start : start + 4]
+                if length < 4096:
+                    payload = apply_mask(data[start + 4 : end], mask)
+                else:  # without the copy that a slice is
+                    payload = apply_mask(memoryview(data)[start + 4 : end], mask)
             else:
                 payload = bytes(data[start:end])
             position = end
