@@ -19,6 +19,7 @@ from typing import Any
 import tornado
 
 from tests.conformance.rows import ALL_ROWS, BESIDE_THE_SERVER, ROWS, SECOND_TIER, WITH_OPTION, Row
+from tests.programs import environment
 
 EXPECTED = Path(__file__).with_name("expected.json")
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
@@ -40,6 +41,7 @@ def run(row: Row, only: str | None = None) -> Outcome:
         done = subprocess.run(
             command + ([only] if only else []),
             capture_output=True,
+            env=environment(),
             timeout=ROW_TIMEOUT,
         )
     results = {line["id"]: line for line in map(json.loads, done.stdout.splitlines())}

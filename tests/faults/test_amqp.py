@@ -21,6 +21,7 @@ from twisted.trial.unittest import TestCase
 
 from cycloneish.amqp import AMQP, Message
 from tests.amqp.broker import MISSING, RabbitMQ, shared_url, sleep, until
+from tests.programs import environment
 
 FULL = os.environ.get("CYCLONEISH_FAULTS") == "full"
 HOURS = 7200.0
@@ -99,7 +100,8 @@ class KilledConsumerTest(TestCase):
 
         def start() -> subprocess.Popen[bytes]:
             return subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.worker", shared_url(), queue, str(path)]
+                [sys.executable, "-m", "tests.faults.worker", shared_url(), queue, str(path)],
+                env=environment(),
             )
 
         for _ in range(kills):
