@@ -226,7 +226,7 @@ def parse_qs_bytes(
         if not equals and strict_parsing:
             raise ValueError(f"form field without '=': {field!r:.80}")
         if value or (keep_blank_values and field):
-            if escaped:
+            if escaped and b"%" in field:
                 name = _unquote_to_bytes(name)
                 value = _unquote_to_bytes(value)
             key = name.decode("latin-1")

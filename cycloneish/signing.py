@@ -202,7 +202,7 @@ def _split_v2(value: bytes) -> tuple[int, bytes, bytes, bytes, bytes] | None:
     for _ in range(4):
         colon = value.find(b":", position, position + 21)
         digits = value[position:colon]
-        if colon < 0 or not _NUMBER.fullmatch(digits):
+        if colon < 0 or not digits.isdigit():
             return None
         end = colon + 1 + int(digits)
         if value[end : end + 1] != b"|":

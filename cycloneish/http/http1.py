@@ -327,7 +327,8 @@ class HTTP1ServerConnection(ServerConnection):
         self._body_began = self._deadlines.now()
         self._reader = ChunkedReader(self.limits) if length == CHUNKED else None
         self._remaining = length
-        self._set_body_deadline(exchange)
+        if length == CHUNKED or length > len(self._buffer):
+            self._set_body_deadline(exchange)
 
     def _read_body(self) -> bool:
         """Read a piece of the body; False when there is none."""

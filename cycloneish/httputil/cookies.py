@@ -6,11 +6,13 @@ Called by :attr:`HTTPServerRequest.cookies <cycloneish.httputil.HTTPServerReques
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from http.cookies import CookieError, Morsel
 from typing import Final
 
 from cycloneish.httputil.grammar import HTTP_WHITESPACE
 
-__all__ = ["parse_cookie"]
+__all__ = ["is_cookie_name", "parse_cookie"]
 
 _ESCAPE: Final = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))")
 
@@ -50,3 +52,17 @@ def parse_cookie(cookie: str) -> dict[str, str]:
         if name or value:
             cookies[name] = _unquote_cookie(value) if value[:1] == '"' else value
     return cookies
+
+
+@lru_cache(256)
+def is_cookie_name(name: str) -> bool:
+    """Whether the standard library takes *name* for that of a cookie.
+
+    Remembered, so not to be asked about whatever a client sends.
+    """
+    morsel: Morsel[str] = Morsel()
+    try:
+        morsel.set(name, "", "")
+    except CookieError:
+        return False
+    return True

@@ -151,7 +151,11 @@ def parse_body_arguments(
             body = body.join()
         if body.count(b"&") >= limits.urlencoded.max_arguments:
             raise HTTPInputError("Invalid x-www-form-urlencoded body: Max number of fields exceeded")
-        for name, values in parse_qs_bytes(body, keep_blank_values=True).items():
+        fields = parse_qs_bytes(body, keep_blank_values=True)
+        if not arguments:
+            arguments.update(fields)
+            return
+        for name, values in fields.items():
             arguments.setdefault(name, []).extend(values)
     elif media_type.startswith("multipart/form-data"):
         _refuse_encoded(headers)

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from cycloneish.escape import parse_qs_bytes
 from cycloneish.httputil.certificate import certificate_der, certificate_dict
-from cycloneish.httputil.cookies import parse_cookie
+from cycloneish.httputil.cookies import is_cookie_name, parse_cookie
 from cycloneish.httputil.errors import HTTPInputError
 from cycloneish.httputil.forms import HTTPFile, get_parse_body_config, parse_body_arguments
 from cycloneish.httputil.grammar import RequestStartLine, host_name
@@ -60,12 +60,13 @@ class HTTPServerRequest:
     # Defaults of what is worked out later; they stand on the class so that making an instance does not pay
     # for them.
     _form_body: bytes | Pieces | None = None
-    _arguments: dict[str, list[bytes]]
+    _arguments: dict[str, list[bytes]] | None = None
     _body_arguments: dict[str, list[bytes]]
     _files: dict[str, list[HTTPFile]]
     _query_arguments: dict[str, list[bytes]] | None = None
     _given_files: dict[str, list[HTTPFile]] | None = None
     _cookies: SimpleCookie | None = None
+    _cookie_values: dict[str, str] | None = None
     _finish_time: float | None = None
     _waiting: list[Deferred[None]] | None = None
 
@@ -172,8 +173,7 @@ class HTTPServerRequest:
 
     @body_arguments.setter
     def body_arguments(self, value: dict[str, list[bytes]]) -> None:
-        if self._form_body is not self._body:
-            self._parse_body()
+        _ = self.arguments  # are those that came
         self._body_arguments = value
 
     @property
@@ -181,13 +181,28 @@ class HTTPServerRequest:
         """Arguments of the query string and of a form body together."""
         if self._form_body is not self._body:
             self._parse_body()
-        return self._arguments
+        found = self._arguments
+        if found is None:
+            found = {name: values.copy() for name, values in self.query_arguments.items()}
+            for name, values in self._body_arguments.items():
+                found.setdefault(name, []).extend(values)
+            self._arguments = found
+        return found
 
     @arguments.setter
     def arguments(self, value: dict[str, list[bytes]]) -> None:
         if self._form_body is not self._body:
             self._parse_body()
         self._arguments = value
+
+    def _known_arguments(self) -> dict[str, list[bytes]]:
+        """What :attr:`arguments` has, to be looked at only: not put together where one part is all of it."""
+        if self._arguments is None or self._form_body is not self._body:
+            if self._form_body is None and not self._body and not self._given_files:
+                return self.query_arguments
+            if not self.query and not self.query_arguments:
+                return self.body_arguments
+        return self.arguments
 
     @property
     def files(self) -> dict[str, list[HTTPFile]]:
@@ -213,10 +228,7 @@ class HTTPServerRequest:
 
     def _adopt_form(self, fields: dict[str, list[bytes]], files: dict[str, list[HTTPFile]]) -> None:
         """Take fields and files that were parsed elsewhere, while the body streamed by."""
-        arguments = {name: values.copy() for name, values in self.query_arguments.items()}
-        for name, values in fields.items():
-            arguments.setdefault(name, []).extend(values)
-        self._arguments = arguments
+        self._arguments = None
         self._body_arguments = fields
         self._files = files
         # What was parsed belongs to this body; a handler that sets another one gets that one parsed.
@@ -231,9 +243,7 @@ class HTTPServerRequest:
         cookies = self._cookies
         if cookies is None:
             cookies = SimpleCookie()
-            # Several Cookie headers count as one with "; " between them (RFC 9113 section 8.2.3).
-            found = parse_cookie("; ".join(self.headers.get_list("Cookie")))
-            for name, value in islice(found.items(), _MOST_COOKIES):
+            for name, value in self._parse_cookies().items():
                 try:
                     cookies[name] = value
                 except CookieError:
@@ -244,6 +254,24 @@ class HTTPServerRequest:
     @cookies.setter
     def cookies(self, value: SimpleCookie) -> None:
         self._cookies = value
+
+    def _parse_cookies(self) -> dict[str, str]:
+        found = self._cookie_values
+        if found is None:
+            # Several Cookie headers count as one with "; " between them (RFC 9113 section 8.2.3).
+            found = parse_cookie("; ".join(self.headers.get_list("Cookie")))
+            if len(found) > _MOST_COOKIES:
+                found = dict(islice(found.items(), _MOST_COOKIES))
+            self._cookie_values = found
+        return found
+
+    def _cookie_value(self, name: str) -> str | None:
+        """Value of one of :attr:`cookies`, for which the others need not be made morsels."""
+        if self._cookies is not None:
+            morsel = self._cookies.get(name)
+            return None if morsel is None else str(morsel.value)
+        value = self._parse_cookies().get(name)
+        return value if value is not None and is_cookie_name(name) else None
 
     def full_url(self) -> str:
         """Return the URL of this request, put together from protocol, host and target."""

@@ -48,13 +48,13 @@ class ArgumentsMixin(HandlerBase):
         :raises MissingArgumentError: (400) it is required and missing.
         :raises HTTPError: (400) it is not UTF-8, or the body cannot be parsed.
         """
-        return self._last(self._decoded(name, self._all_arguments(), strip), name, default)
+        return self._last(self._decoded(name, self.request._known_arguments(), strip), name, default)
 
     def get_arguments(self, name: str, strip: bool = True) -> list[str]:
         """Return all values of the argument *name* from the query and the body, in that order."""
         if not isinstance(strip, bool):
             raise TypeError("get_arguments() takes no default: its second argument is strip, True or False")
-        return self._decoded(name, self._all_arguments(), strip)
+        return self._decoded(name, self.request._known_arguments(), strip)
 
     @overload
     def get_body_argument(self, name: str, default: str, strip: bool = True) -> str: ...
@@ -103,13 +103,6 @@ class ArgumentsMixin(HandlerBase):
             return to_unicode(value)
         except UnicodeDecodeError:
             raise HTTPError(400, f"Invalid unicode in {name or 'url'}: {value[:40]!r}") from None
-
-    def _all_arguments(self) -> dict[str, list[bytes]]:
-        request = self.request
-        if request._form_body is None and not request.body and not request._given_files:
-            # Without a form there is nothing to join the query's arguments with.
-            return request.query_arguments
-        return request.arguments
 
     def _decoded(self, name: str, source: dict[str, list[bytes]], strip: bool) -> list[str]:
         values = source.get(name)

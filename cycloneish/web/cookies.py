@@ -51,10 +51,8 @@ class CookiesMixin(HandlerBase):
 
         What this handler sets with `set_cookie` is seen by the next request only.
         """
-        cookies = self.request.cookies
-        if cookies is not None and name in cookies:
-            return str(cookies[name].value)
-        return default
+        value = self.request._cookie_value(name)
+        return default if value is None else value
 
     def set_cookie(
         self,
