@@ -11,6 +11,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -27,6 +28,7 @@ from cycloneish.http.deadlines import Deadlines
 from cycloneish.http.exchange import ConnectionContext
 from cycloneish.http.http1 import HTTP1ServerConnection
 from cycloneish.http.limits import Limits
+from cycloneish.http.reading import Readers, readers_for
 from cycloneish.http.tls_endpoint import parse_ssl_endpoint
 from cycloneish.http.tornado_server import TornadoServer
 from cycloneish.http.transport import Outbox
@@ -137,8 +139,6 @@ class HTTPServer(Factory, TornadoServer):
         self.ssl_options = ssl_options
         self._tls_options = _tls_options(ssl_options) if ssl_options is not None else None
         self._reactor = reactor
-        self._deadlines: Deadlines | None = None
-        self._outbox: Outbox | None = None
         self._ports: list[IListeningPort] = []
         self._pending: list[tuple[Any, ...]] = []
         self._all_closed: list[Deferred[None]] = []
@@ -156,28 +156,29 @@ class HTTPServer(Factory, TornadoServer):
             self._reactor = reactor
         return self._reactor
 
-    @property
+    @cached_property
     def deadlines(self) -> Deadlines:
         """The time-outs of all connections."""
-        if self._deadlines is None:
-            limits = self.limits
-            shortest = min(
-                limits.header_timeout,
-                limits.idle_connection_timeout,
-                limits.body_grace,
-                limits.drain_timeout,
-                limits.write_timeout,
-                limits.body_timeout or limits.body_grace,
-            )
-            self._deadlines = Deadlines(self.reactor, shortest)
-        return self._deadlines
+        limits = self.limits
+        shortest = min(
+            limits.header_timeout,
+            limits.idle_connection_timeout,
+            limits.body_grace,
+            limits.drain_timeout,
+            limits.write_timeout,
+            limits.body_timeout or limits.body_grace,
+        )
+        return Deadlines(self.reactor, shortest)
 
-    @property
+    @cached_property
     def outbox(self) -> Outbox:
         """The connections that have something to send."""
-        if self._outbox is None:
-            self._outbox = Outbox(self.reactor)
-        return self._outbox
+        return Outbox(self.reactor)
+
+    @cached_property
+    def readers(self) -> Readers | None:
+        """What reads from the connections, where it is not the reactor itself."""
+        return readers_for(self.reactor, self.outbox)
 
     # -- opening ports -----------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from cycloneish.http.deadlines import NEVER
 from cycloneish.http.exchange import ConnectionContext, ConnectionOwner, HTTP1Exchange
 from cycloneish.http.response import WriteDeferred
 from cycloneish.http.states import ACCEPT, ANSWER, CLOSED, DETACHED, HEAD, LINGER, State
-from cycloneish.http.transport import Writer, can_half_close, unsent, writer_for
+from cycloneish.http.transport import Writer, can_half_close, is_tcp_server, unsent, writer_for
 from cycloneish.log import gen_log
 
 __all__ = ["ServerConnection"]
@@ -70,6 +70,8 @@ class ServerConnection(Protocol):
             transport.setTcpNoDelay(True)
         except (AttributeError, OSError):  # a Unix socket, a transport in memory, a peer that left
             pass
+        if is_tcp_server(transport) and (readers := self._owner.readers) is not None:
+            readers.adopt(transport)
         transport.registerProducer(self, True)
         self._writer = writer_for(transport, self._owner.outbox)
         self.send = self._writer.write

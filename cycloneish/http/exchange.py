@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IProtocol
 from cycloneish.http.deadlines import Deadlines
 from cycloneish.http.head import RequestHead
 from cycloneish.http.limits import Limits
+from cycloneish.http.reading import Readers
 from cycloneish.http.response import WriteDeferred, response_head
 from cycloneish.http.transport import Outbox
 from cycloneish.httputil import (
@@ -67,6 +68,10 @@ class ConnectionOwner(Protocol):
     @property
     def outbox(self) -> Outbox:
         """The connections that have something to send."""
+
+    @property
+    def readers(self) -> Readers | None:
+        """What reads from the connections, where it is not the reactor itself."""
 
     @property
     def reactor(self) -> Any:

@@ -14,7 +14,17 @@ from typing import Any
 
 from twisted.internet.interfaces import ISSLTransport
 
-__all__ = ["Outbox", "TCPWriter", "Writer", "can_half_close", "hang_up", "send_now", "unsent", "writer_for"]
+__all__ = [
+    "Outbox",
+    "TCPWriter",
+    "Writer",
+    "can_half_close",
+    "hang_up",
+    "is_tcp_server",
+    "send_now",
+    "unsent",
+    "writer_for",
+]
 
 #: Bytes of one connection that may wait for the end of the turn; more are sent at once, so that the
 #: transport's back-pressure sees them.
@@ -27,18 +37,29 @@ _MAX_PIECES = 16
 class Outbox:
     """The connections of one server that have something to send.
 
+    As a context manager it sends at the end what was added within.
+
     :param reactor: gives ``callLater``.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._writers: list[Writer] = []
+        self._entered = False
 
     def add(self, writer: Writer) -> None:
         """Flush *writer* before the reactor waits again."""
-        if not self._writers:
+        if not self._writers and not self._entered:
             self._reactor.callLater(0, self._flush)
         self._writers.append(writer)
+
+    def __enter__(self) -> None:
+        self._entered = True
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._entered = False
+        if self._writers:
+            self._flush()
 
     def _flush(self) -> None:
         writers, self._writers = self._writers, []
@@ -166,15 +187,19 @@ class TCPWriter(Writer):
             transport.writeSequence(rest)
 
 
-def writer_for(transport: Any, outbox: Outbox) -> Writer:
-    """What writes to *transport*.
+def is_tcp_server(transport: Any) -> bool:
+    """Whether *transport* is Twisted's own TCP server transport.
 
-    Only Twisted's own TCP server transport is known well enough for a :class:`TCPWriter`; TLS, Unix
-    sockets, test transports and whatever wraps a transport are written to in the ordinary way.
+    TLS, Unix sockets, test transports and whatever wraps a transport are not.
     """
     # Not imported: it loads OpenSSL where that is installed, and whoever has such a transport has it loaded.
     tcp = sys.modules.get("twisted.internet.tcp")
-    if tcp is not None and type(transport) is tcp.Server and hasattr(transport, "_tempDataBuffer"):
+    return tcp is not None and type(transport) is tcp.Server
+
+
+def writer_for(transport: Any, outbox: Outbox) -> Writer:
+    """What writes to *transport*: a :class:`TCPWriter` only to what is known well enough for it."""
+    if is_tcp_server(transport) and hasattr(transport, "_tempDataBuffer"):
         return TCPWriter(transport, outbox)
     return Writer(transport)
 
