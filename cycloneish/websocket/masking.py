@@ -15,7 +15,7 @@ __all__ = ["HAS_SPEEDUPS", "Buffer", "apply_mask", "apply_mask_python"]
 Buffer = bytes | bytearray | memoryview
 
 
-def apply_mask_python(data: Buffer, mask: Buffer) -> bytes:
+def apply_mask_python(data: Buffer, mask: bytes | bytearray) -> bytes:
     """XOR *data* with *mask*, over and over; its own inverse.
 
     :param mask: 4 bytes.
@@ -24,7 +24,7 @@ def apply_mask_python(data: Buffer, mask: Buffer) -> bytes:
     return _websocket_mask_python(mask, data)  # type: ignore[arg-type]  # any buffer will do
 
 
-apply_mask: Callable[[Buffer, Buffer], bytes] = apply_mask_python
+apply_mask: Callable[[Buffer, bytes | bytearray], bytes] = apply_mask_python
 HAS_SPEEDUPS = False
 try:
     from websockets.speedups import apply_mask as _apply_mask_c
