@@ -72,6 +72,19 @@ class CommandTest(SynchronousTestCase):
         for url in urls:
             self.assertEqual(Visitor(url).get("/")[0], 200)
 
+    def test_what_a_program_consists_of_is_not_looked_through_for_garbage(self) -> None:
+        self.write(
+            "import gc\n"
+            "from cycloneish.web import Application, RequestHandler\n"
+            "class Frozen(RequestHandler):\n"
+            "    def get(self):\n"
+            "        self.write(str(gc.get_freeze_count()))\n"
+            "app = Application([('/', Frozen)])\n"
+        )
+        for program in ("cycloneish", "twistd"):
+            started = self.start("--app", "greeter:app", *FREE_PORT, program=program)
+            self.assertGreater(int(Visitor(started.url()).get("/")[2]), 10_000)
+
     def test_a_config_file_sets_the_options_of_the_application(self) -> None:
         self.write("greeting = 'servus'\n", "settings.conf")
         started = self.start("--app", "greeter:make_app", "--config", "settings.conf", *FREE_PORT)
