@@ -163,7 +163,9 @@ class WebSocketProtocol13(Receiver, Sender, WebSocketProtocol):
     _pending_pong: bytes | None = None
 
     def __init__(self, handler: Delegate, mask_outgoing: bool, params: WebSocketParams) -> None:
-        super().__init__(handler)
+        WebSocketProtocol.__init__(self, handler)
+        Receiver.__init__(self)
+        Sender.__init__(self)
         self.mask_outgoing = mask_outgoing
         self.params = params
 

@@ -120,22 +120,24 @@ class Sender:
     client_terminated: bool
     transport: Any
 
-    _deflate: Deflate | None = None
-    _writer: Writer | None = None
+    _deflate: Deflate | None
+    _lost: bool
     _write: Callable[[bytes], None]
-    _write_paused = False
     #: Bytes written since the transport's buffer was full, and what was in it then.
     _unsent = 0
     _waiters: list[SendDeferred] | None = None
     _stall_timer: Any = None
     #: Bytes that the peer had taken when that was last looked at.
     _taken = 0
-    _lost = False
     #: Messages that were dropped because the peer reads too slowly.
     dropped_messages = 0
 
-    _message_bytes_out = 0
-    _wire_bytes_out = 0
+    def __init__(self) -> None:
+        # Not defaults in the class, for the same reason as what the receiver has.
+        self._writer: Writer | None = None
+        self._write_paused = False
+        self._message_bytes_out = 0
+        self._wire_bytes_out = 0
 
     @property
     def reactor(self) -> Any:
