@@ -25,7 +25,6 @@ from sqlalchemy.exc import DBAPIError  # isort: skip
 __all__ = ["Direct", "DirectResult"]
 
 _NO_KEYS: tuple[str, ...] = ()
-_POOL_EVENTS = ("checkout", "checkin", "reset")
 
 
 class DirectResult(IteratorResult[Any]):
@@ -117,7 +116,9 @@ class Direct:
             or engine._execution_options
             or self._dialect._has_events
             or len(dispatch.connect) != self._connect_events
-            or any(getattr(dispatch, name) for name in _POOL_EVENTS)
+            or dispatch.checkout
+            or dispatch.checkin
+            or dispatch.reset
         )
 
     def _make_plan(self, statement: Any, keys: tuple[str, ...]) -> _Plan | None:
