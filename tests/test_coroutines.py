@@ -10,9 +10,10 @@ import textwrap
 
 from twisted.internet import reactor, task
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from cycloneish.coroutines import as_deferred, drive, is_awaitable, running_loop
+from cycloneish.coroutines import as_deferred, drive, is_awaitable, run, running_loop
 
 
 class OnDeferreds(SynchronousTestCase):
@@ -113,6 +114,118 @@ class OnDeferreds(SynchronousTestCase):
             return total
 
         self.assertEqual(self.successResultOf(drive(work())), 5000)
+
+
+class RunTest(SynchronousTestCase):
+    """What is under way without a Deferred of its own."""
+
+    def setUp(self) -> None:
+        if running_loop() is not None:
+            raise SkipTest("on the asyncio reactor it is a Deferred")
+        self.ends: list[object] = []
+
+    def error(self) -> BaseException:
+        (end,) = self.ends
+        self.assertIsInstance(end, Failure)
+        return end.value
+
+    def test_it_tells_its_end_to_who_asked_before(self) -> None:
+        later: Deferred[str] = Deferred()
+
+        async def work() -> str:
+            return (await later) + "!"
+
+        running = run(work())
+        running.addBoth(self.ends.append)
+        self.assertEqual((running.called, self.ends), (False, []))
+        later.callback("now")
+        self.assertEqual((running.called, self.ends), (True, ["now!"]))
+
+    def test_it_tells_its_end_to_who_asks_after(self) -> None:
+        async def work() -> str:
+            return await succeed("done")
+
+        running = run(work())
+        self.assertTrue(running.called)
+        running.addBoth(self.ends.append)
+        self.assertEqual(self.ends, ["done"])
+
+    def test_failures_are_raised_where_they_are_awaited_and_told_at_the_end(self) -> None:
+        first: Deferred[None] = Deferred()
+
+        async def work() -> None:
+            try:
+                await first
+            except ZeroDivisionError as error:
+                raise LookupError("second") from error
+
+        running = run(work())
+        running.addBoth(self.ends.append)
+        first.errback(ZeroDivisionError())
+        self.assertIsInstance(self.error(), LookupError)
+        self.assertIsInstance(self.error().__cause__, ZeroDivisionError)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_cancelling_cancels_what_is_waited_for_and_lets_it_clean_up(self) -> None:
+        cancelled: list[str] = []
+        cleaned: Deferred[None] = Deferred()
+
+        async def work() -> None:
+            try:
+                await Deferred(lambda _: cancelled.append("query"))
+            finally:
+                await cleaned
+
+        running = run(work())
+        running.addBoth(self.ends.append)
+        running.cancel()
+        self.assertEqual((cancelled, self.ends), (["query"], []))
+        cleaned.callback(None)
+        self.assertIsInstance(self.error(), CancelledError)
+        running.cancel()  # is over, and stays as it is
+        self.assertEqual(len(self.ends), 1)
+
+    def test_asyncio_future_is_one_clear_error(self) -> None:
+        async def work() -> None:
+            loop = asyncio.new_event_loop()
+            try:
+                await loop.create_future()
+            finally:
+                loop.close()
+
+        run(work()).addBoth(self.ends.append)
+        self.assertIn("asyncio reactor", str(self.error()))
+
+    def test_each_step_runs_in_the_context_of_the_caller(self) -> None:
+        variable = contextvars.ContextVar("variable", default="outside")
+        first: Deferred[None] = Deferred()
+
+        async def work() -> tuple[str, str]:
+            before = variable.get()
+            variable.set("within")
+            await first
+            return before, variable.get()
+
+        variable.set("caller")
+        run(work()).addBoth(self.ends.append)
+        self.assertEqual(variable.get(), "caller")
+        contextvars.Context().run(first.callback, None)
+        self.assertEqual(self.ends, [("caller", "within")])
+
+    def test_many_deferreds_do_not_recurse(self) -> None:
+        waiting: list[Deferred[int]] = []
+
+        async def work() -> int:
+            total = 0
+            for _ in range(5000):
+                waiting.append(Deferred())
+                total += await waiting[-1] + await succeed(1)
+            return total
+
+        run(work()).addBoth(self.ends.append)
+        while not self.ends:
+            waiting.pop().callback(1)
+        self.assertEqual(self.ends, [10000])
 
 
 class OnAsyncio(SynchronousTestCase):

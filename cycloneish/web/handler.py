@@ -28,7 +28,7 @@ from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.python.failure import Failure
 
 from cycloneish import httputil
-from cycloneish.coroutines import drive, is_awaitable, task_is_cancelling
+from cycloneish.coroutines import Running, drive, is_awaitable, run, task_is_cancelling
 from cycloneish.escape import json_encode, utf8, xhtml_escape
 from cycloneish.http.response import WriteDeferred
 from cycloneish.iostream import StreamClosedError
@@ -110,7 +110,7 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
     _auto_finish = True
     _client_gone = False
     _watching = False
-    _running: Deferred[None] | None = None
+    _running: Running | None = None
     _session: Any = None
     _prepared: Deferred[None] | None = None
     _body_arrived: Deferred[None] | None = None
@@ -273,7 +273,7 @@ class RequestHandler(RenderingMixin, ResponseMixin, CycloneMixin):
             )
         self._watch_connection()
         self._context = copy_context()
-        running = drive(self._continue(waiting, preparing))
+        running = run(self._continue(waiting, preparing))
         if not running.called:
             self._running = running
             if self._client_gone and self._cancels():
