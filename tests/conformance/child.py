@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import gc
 import importlib
 import importlib.util
 import json
@@ -26,8 +27,11 @@ LOOP = asyncio.new_event_loop()
 asyncioreactor.install(LOOP)
 
 from twisted.internet import reactor  # noqa: E402
+from twisted.internet.error import ConnectionAborted  # noqa: E402
+from twisted.python.failure import Failure  # noqa: E402
 
 from cycloneish import log  # noqa: E402
+from cycloneish.http.reading import Readers  # noqa: E402
 from tests.conformance.rows import ALL_ROWS, Row  # noqa: E402
 
 #: Seconds that one test may take.
@@ -198,11 +202,15 @@ def settle() -> None:
             LOOP.run_until_complete(asyncio.wait(tasks, timeout=1))
         internal = getattr(reactor, "_internalReaders", ())
         for left in {*reactor.getReaders(), *reactor.getWriters()} - set(internal):
+            if isinstance(left, Readers):
+                left.connectionLost(Failure(ConnectionAborted()))
             for method in ("stopListening", "abortConnection"):
                 if hasattr(left, method):
                     getattr(left, method)()
                     break
         LOOP.run_until_complete(asyncio.sleep(0.001))
+        # What asyncio says of a lost task it says of the test that lost it, or of none.
+        gc.collect()
     finally:
         logging.disable(logging.NOTSET)
 
@@ -292,6 +300,7 @@ def main() -> None:
     module = load_test_module(row)
     patch_testing(row)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    gc.freeze()
     chosen = [test for test in tests_in(module) if len(sys.argv) < 4 or sys.argv[3] in test.id()]
     unittest.TestSuite(chosen).run(Reporter())
     sys.stdout.flush()

@@ -145,6 +145,7 @@ class SizeTests(DatabaseTestCase):
 
     async def test_waiting_too_long_for_a_connection_says_what_is_going_on(self) -> None:
         pool = self.make_pool(max_size=1, acquire_timeout=0.2)
+        await pool.execute("select 1")  # opening one may take longer than that
         slow = pool.execute("select pg_sleep(1)")
         late = [pool.execute("select 1") for _ in range(2)]
         for deferred in late:
