@@ -40,7 +40,12 @@ class Readers:
         self._descriptors: dict[Any, int] = {}
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {list(self._descriptors)!r}>"
+        return f"<{type(self).__name__} of {self.transports!r}>"
+
+    @property
+    def transports(self) -> list[Any]:
+        """The connections that are read from."""
+        return list(self._descriptors)
 
     def adopt(self, transport: Any) -> None:
         """Have *transport*, which the reactor reads from, read with the others."""
@@ -55,23 +60,24 @@ class Readers:
         """Read from *transport* from now on."""
         if transport in self._descriptors:
             return
-        if not self._descriptors:
-            self._reactor.addReader(self)
         descriptor = transport.fileno()
         self._epoll.register(descriptor, select.EPOLLIN)
         self._descriptors[transport] = descriptor
         self._transports[descriptor] = transport
+        # Each time, as somebody may have called removeAll().
+        self._reactor.addReader(self)
 
     def removeReader(self, transport: Any) -> None:
         """Read no more from *transport*, which may be known or not."""
         descriptor = self._descriptors.pop(transport, None)
         if descriptor is None:
             return
-        del self._transports[descriptor]
-        try:
-            self._epoll.unregister(descriptor)
-        except OSError:  # closed before, and forgotten with that
-            pass
+        if self._transports[descriptor] is transport:  # or the number was given again
+            del self._transports[descriptor]
+            try:
+                self._epoll.unregister(descriptor)
+            except OSError:  # closed before, and forgotten with that
+                pass
         if not self._descriptors:
             self._reactor.removeReader(self)
 
@@ -97,7 +103,7 @@ class Readers:
                     continue
                 try:
                     reason = transport.doRead()
-                except Exception as error:  # as a reactor does: the other connections go on
+                except BaseException as error:  # sys.exit() too, as in a reactor: the other connections go on
                     app_log.error("Uncaught exception", exc_info=True)
                     reason = error
                 if reason is not None:
@@ -105,20 +111,26 @@ class Readers:
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor gives up what it watches."""
-        for transport in list(self._descriptors):
+        for transport in self.transports:
             self._lose(transport, reason)
 
     def _lose(self, transport: Any, reason: Failure) -> None:
         transport.stopReading()
-        if reason.check(ConnectionDone) and IHalfCloseableDescriptor.providedBy(transport):
-            transport.readConnectionLost(reason)
-        else:
-            transport.stopWriting()
-            transport.connectionLost(reason)
+        try:
+            if reason.check(ConnectionDone) and IHalfCloseableDescriptor.providedBy(transport):
+                transport.readConnectionLost(reason)
+            else:
+                transport.stopWriting()
+                transport.connectionLost(reason)
+        except BaseException:  # of a protocol
+            app_log.error("Uncaught exception", exc_info=True)
 
 
 def readers_for(reactor: Any, outbox: Outbox) -> Readers | None:
     """Readers on *reactor*; None where it watches no file descriptors, or the system has no epoll."""
     if hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor):
-        return Readers(reactor, outbox)
+        try:
+            return Readers(reactor, outbox)
+        except OSError:  # no descriptor is left for one; the reactor reads, as it would have
+            pass
     return None

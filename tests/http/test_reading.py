@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import socket
+import struct
+import sys
 from typing import Any
 
 from twisted.internet import reactor
@@ -22,6 +27,11 @@ from cycloneish.web import Application, RequestHandler
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
+class Exit(RequestHandler):
+    def get(self) -> None:
+        sys.exit()
+
+
 class Hello(RequestHandler):
     def get(self) -> None:
         self.write("hello")
@@ -35,7 +45,7 @@ class ReadersTests(TestCase):
     """On the reactor of the tests, over sockets."""
 
     def setUp(self) -> None:
-        self.server = HTTPServer(Application([("/", Hello)]))
+        self.server = HTTPServer(Application([("/", Hello), ("/exit", Exit)]))
         self.port = self.server.listen(0, "127.0.0.1").getHost().port
         self.sockets: list[socket.socket] = []
         self.addCleanup(self.clean)
@@ -75,7 +85,7 @@ class ReadersTests(TestCase):
     @inlineCallbacks
     def test_a_transport_that_raises_is_lost_and_the_others_are_read(self) -> Any:
         yield self.connect(3)
-        transports = list(self.server.readers._descriptors)
+        transports = self.server.readers.transports
 
         def fail() -> None:
             raise RuntimeError("broken transport")
@@ -94,9 +104,54 @@ class ReadersTests(TestCase):
             pass
 
     @inlineCallbacks
+    def answers_of_the_others(self, *, reset: bool) -> Any:
+        """Have the first of four connections ask or be reset, and return what the others are answered."""
+        yield self.connect(4)
+        first, *others = self.sockets
+        with self.assertLogs(app_log, "ERROR") as logs:
+            if reset:
+                first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                first.close()
+            else:
+                first.send(REQUEST.replace(b"/", b"/exit", 1))
+            yield pause()
+        self.assertIn("Uncaught exception", logs.output[0])
+        for connected in others:
+            connected.send(REQUEST)
+        yield pause()
+        return [connected.recv(4096)[-5:] for connected in others]
+
+    @inlineCallbacks
+    def test_a_handler_that_exits_ends_its_own_connection(self) -> Any:
+        self.assertEqual((yield self.answers_of_the_others(reset=False)), [b"hello"] * 3)
+
+    @inlineCallbacks
+    def test_an_error_about_a_lost_connection_is_no_matter_of_the_others(self) -> Any:
+        def fail(_: object) -> None:
+            raise RuntimeError("broken on_close")
+
+        self.server._reports_close = True
+        self.patch(self.server, "on_close", fail)
+        answers = yield self.answers_of_the_others(reset=True)
+        self.patch(self.server, "on_close", lambda _: None)
+        self.assertEqual(answers, [b"hello"] * 3)
+
+    @inlineCallbacks
+    def test_connections_are_read_after_everything_was_removed_from_the_reactor(self) -> Any:
+        yield self.connect(1)
+        readers = self.server.readers
+        reactor.removeReader(readers)
+        yield self.connect(1)
+        self.assertIn(readers, reactor.getReaders())
+        for connected in self.sockets:
+            connected.send(REQUEST)
+        yield pause()
+        self.assertEqual([connected.recv(4096)[-5:] for connected in self.sockets], [b"hello"] * 2)
+
+    @inlineCallbacks
     def test_what_one_connection_closes_is_not_read_in_the_same_turn(self) -> Any:
         yield self.connect(2)
-        transports = list(self.server.readers._descriptors)
+        transports = self.server.readers.transports
         read: list[Any] = []
         for transport in transports:
             # Whichever is read first ends the other.
@@ -124,7 +179,7 @@ class ReadersTests(TestCase):
     @inlineCallbacks
     def test_an_unwatched_transport_is_not_read(self) -> Any:
         yield self.connect(1)
-        (transport,) = self.server.readers._descriptors
+        (transport,) = self.server.readers.transports
         transport.stopReading()
         self.assertNotIn(self.server.readers, reactor.getReaders())
         self.sockets[0].send(REQUEST)
@@ -134,6 +189,43 @@ class ReadersTests(TestCase):
         transport.startReading()
         yield pause()
         self.assertTrue(self.sockets[0].recv(4096).endswith(b"hello"))
+
+
+class Descriptor:
+    """Stands for a transport."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.fileno = lambda: descriptor
+
+
+class DescriptorTests(TestCase):
+    """Numbers of descriptors."""
+
+    def test_a_number_that_was_given_again_belongs_to_the_new_one(self) -> None:
+        readers = readers_for(reactor, Outbox(reactor))
+        if readers is None:
+            self.skipTest("this system has no epoll, or the reactor watches no descriptors")
+        one, other = socket.socketpair()
+        self.addCleanup(other.close)
+        number = one.detach()
+        old, new = Descriptor(number), Descriptor(number)
+        readers.addReader(old)
+        os.close(number)  # behind the transport's back
+        self.assertEqual(os.dup2(other.fileno(), number), number)
+        self.addCleanup(os.close, number)
+        readers.addReader(new)
+        readers.removeReader(old)
+        self.assertEqual(readers._transports, {number: new})
+        readers.removeReader(new)
+        self.assertNotIn(readers, reactor.getReaders())
+
+    def test_without_a_descriptor_for_an_epoll_the_reactor_reads(self) -> None:
+        def fail() -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        if hasattr(select, "epoll"):
+            self.patch(select, "epoll", fail)
+        self.assertIsNone(readers_for(reactor, Outbox(reactor)))
 
 
 class AdoptTests(TestCase):
