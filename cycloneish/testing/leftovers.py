@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IListeningPort
 
 import cycloneish
 import twisted
+from cycloneish.http.reading import Readers
 
 __all__ = ["LeftoverError", "LeftoverWatch"]
 
@@ -108,9 +109,14 @@ class LeftoverWatch:
         return [item for item in now if item not in self._before and not _is_trials(item)]
 
     def _selectables(self) -> list[object]:
-        found = dict.fromkeys([*self._reactor.getReaders(), *self._reactor.getWriters()])
         internal = getattr(self._reactor, "_internalReaders", ())
-        return [item for item in found if item not in internal]
+        found: dict[object, None] = {}
+        for item in [*self._reactor.getReaders(), *self._reactor.getWriters()]:
+            if isinstance(item, Readers):  # stands for the connections of a server
+                found |= dict.fromkeys(item.transports)
+            elif item not in internal:
+                found[item] = None
+        return list(found)
 
     def _tasks(self) -> set[asyncio.Task[Any]]:
         loop = getattr(self._reactor, "_asyncioEventloop", None)

@@ -367,6 +367,18 @@ class LeftoverTests(SynchronousTestCase):
         self.assertIn("* a connection from IPv4Address", text)
         self.assertIn("in opens_a_port", text)
 
+    def test_a_connection_of_a_server_that_reads_from_all_together(self) -> None:
+        def serves(_: Any) -> Deferred[None]:
+            port = HTTPServer(lambda request: None).listen(0, "127.0.0.1")
+            self.client = socket.create_connection(("127.0.0.1", port.getHost().port))
+            return sleep(0.02)
+
+        self.addCleanup(lambda: self.client.close())
+        text = self.left(serves)
+        self.assertIn("* a connection from IPv4Address", text)
+        self.client.settimeout(5)
+        self.assertRaises(ConnectionResetError, self.client.recv, 1)
+
     def test_what_was_there_before_is_not_its_fault(self) -> None:
         call = reactor.callLater(50, lambda: None)
         self.addCleanup(lambda: call.active() and call.cancel())  # trial may have done so
