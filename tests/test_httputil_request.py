@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from http.cookies import CookieError, Morsel
 
 from twisted.internet.defer import succeed
 from twisted.internet.error import ConnectionLost
@@ -118,6 +119,27 @@ class HTTPServerRequestTest(SynchronousTestCase):
         self.assertEqual(request.arguments, {"a": [b"1"], "b": [b"2"]})
         self.assertEqual(request.body_arguments, {"b": [b"2"]})
 
+    def test_what_is_done_to_one_of_the_arguments_does_not_show_in_another(self):
+        names = ["query_arguments", "body_arguments", "arguments"]
+        for query, body in (("?a=1", b""), ("", b"a=2"), ("", b""), ("?a=1", b"a=2")):
+            came = {name: getattr(make("/" + query, body, **{"Content-Type": FORM}), name) for name in names}
+            for changed in names:
+                request = make("/" + query, body, **{"Content-Type": FORM})
+                getattr(request, changed).setdefault("a", []).append(b"new")
+                for name in names:
+                    if name != changed:
+                        self.assertEqual(getattr(request, name), came[name])
+                self.assertEqual(request._known_arguments(), request.arguments)
+                self.assertEqual(request._known_query_arguments(), request.query_arguments)
+                self.assertEqual(request._known_body_arguments(), request.body_arguments)
+                request = make("/" + query, body, **{"Content-Type": FORM})
+                setattr(request, changed, {"a": [b"new"]})
+                for name in names:
+                    self.assertEqual(
+                        getattr(request, name), {"a": [b"new"]} if name == changed else came[name]
+                    )
+                self.assertEqual(request._known_arguments(), request.arguments)
+
     def test_everything_can_be_set(self):
         request = make("/?a=1", b"b=2", **{"Content-Type": FORM})
         request.arguments = {"x": [b"y"]}
@@ -166,6 +188,23 @@ class HTTPServerRequestTest(SynchronousTestCase):
         )
         request.cookies = {}
         self.assertEqual(request.cookies, {})
+
+    def test_a_cookie_is_the_same_before_and_after_all_were_made(self):
+        header = 'a=1; b="x\\073y"; c="\\012"; path=2; d e=3; =4; f; a=5; \u00e4=6; g="\u00e4"'
+
+        def set_as_newer_pythons(morsel, name, value, coded):
+            if not value.isprintable():
+                raise CookieError("Control characters are not allowed in cookies")
+            original(morsel, name, value, coded)
+
+        original = Morsel.set
+        for patched in (original, set_as_newer_pythons):
+            self.patch(Morsel, "set", patched)
+            for name in ("a", "b", "c", "path", "d e", "", "f", "\u00e4", "g", "missing"):
+                request = make(Cookie=header)
+                before = request._cookie_value(name)
+                self.assertEqual(request.cookies[name].value if name in request.cookies else None, before)
+                self.assertEqual(request._cookie_value(name), before)
 
     def test_repr_has_no_headers(self):
         request = make(Cookie="secret")

@@ -52,7 +52,7 @@ class FormData(Mapping[str, list[Any]]):
         if is_json_request(handler):
             return cls._of_json(handler.request.body)
         request = handler.request
-        values: dict[str, list[Any]] = _texts(request.body_arguments)
+        values: dict[str, list[Any]] = _texts(request._known_body_arguments())
         files: dict[str, list[HTTPFile]] = request.files
         for name, uploads in files.items():
             # A browser sends a file field that was left empty without a name and without content.
@@ -62,7 +62,7 @@ class FormData(Mapping[str, list[Any]]):
     @classmethod
     def of_query(cls, handler: RequestHandler) -> FormData:
         """Read the arguments in the URL."""
-        return cls(_texts(handler.request.query_arguments))
+        return cls(_texts(handler.request._known_query_arguments()))
 
     @classmethod
     def _of_json(cls, body: bytes) -> FormData:

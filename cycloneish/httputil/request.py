@@ -61,9 +61,12 @@ class HTTPServerRequest:
     # for them.
     _form_body: bytes | Pieces | None = None
     _arguments: dict[str, list[bytes]] | None = None
-    _body_arguments: dict[str, list[bytes]]
-    _files: dict[str, list[HTTPFile]]
+    _body_arguments: dict[str, list[bytes]] | None = None
     _query_arguments: dict[str, list[bytes]] | None = None
+    # What came. It is not given out, so that what is done to one of the three above does not show in another.
+    _form: dict[str, list[bytes]]
+    _query: dict[str, list[bytes]] | None = None
+    _files: dict[str, list[HTTPFile]]
     _given_files: dict[str, list[HTTPFile]] | None = None
     _cookies: SimpleCookie | None = None
     _cookie_values: dict[str, str] | None = None
@@ -149,16 +152,26 @@ class HTTPServerRequest:
         """Arguments of the query string: name to values, percent-decoded. Names are text, values bytes."""
         found = self._query_arguments
         if found is None:
-            try:
-                found = parse_qs_bytes(self.query, keep_blank_values=True)
-            except UnicodeEncodeError as error:
-                raise HTTPInputError("Invalid query string: not encoded") from error
-            self._query_arguments = found
+            found = self._query_arguments = _copy(self._parse_query())
         return found
 
     @query_arguments.setter
     def query_arguments(self, value: dict[str, list[bytes]]) -> None:
         self._query_arguments = value
+
+    def _known_query_arguments(self) -> dict[str, list[bytes]]:
+        """What :attr:`query_arguments` has, to be looked at only."""
+        found = self._query_arguments
+        return self._parse_query() if found is None else found
+
+    def _parse_query(self) -> dict[str, list[bytes]]:
+        found = self._query
+        if found is None:
+            try:
+                found = self._query = parse_qs_bytes(self.query, keep_blank_values=True)
+            except UnicodeEncodeError as error:
+                raise HTTPInputError("Invalid query string: not encoded") from error
+        return found
 
     @property
     def body_arguments(self) -> dict[str, list[bytes]]:
@@ -167,24 +180,33 @@ class HTTPServerRequest:
         :raises HTTPInputError: the body is a form, and malformed or over a limit. So do :attr:`arguments` and
             :attr:`files`.
         """
-        if self._form_body is not self._body:
-            self._parse_body()
-        return self._body_arguments
+        known = self._known_body_arguments()
+        if self._body_arguments is None:
+            self._body_arguments = known = _copy(known)
+        return known
 
     @body_arguments.setter
     def body_arguments(self, value: dict[str, list[bytes]]) -> None:
-        _ = self.arguments  # are those that came
+        if self._form_body is not self._body:
+            self._parse_body()
         self._body_arguments = value
+
+    def _known_body_arguments(self) -> dict[str, list[bytes]]:
+        """What :attr:`body_arguments` has, to be looked at only."""
+        if self._form_body is not self._body:
+            self._parse_body()
+        found = self._body_arguments
+        return self._form if found is None else found
 
     @property
     def arguments(self) -> dict[str, list[bytes]]:
-        """Arguments of the query string and of a form body together."""
+        """Arguments of the query string and of a form body together, as they came."""
         if self._form_body is not self._body:
             self._parse_body()
         found = self._arguments
         if found is None:
-            found = {name: values.copy() for name, values in self.query_arguments.items()}
-            for name, values in self._body_arguments.items():
+            found = _copy(self._parse_query())
+            for name, values in self._form.items():
                 found.setdefault(name, []).extend(values)
             self._arguments = found
         return found
@@ -197,11 +219,12 @@ class HTTPServerRequest:
 
     def _known_arguments(self) -> dict[str, list[bytes]]:
         """What :attr:`arguments` has, to be looked at only: not put together where one part is all of it."""
-        if self._arguments is None or self._form_body is not self._body:
+        if self._form_body is not self._body:
             if self._form_body is None and not self._body and not self._given_files:
-                return self.query_arguments
-            if not self.query and not self.query_arguments:
-                return self.body_arguments
+                return self._parse_query()
+            self._parse_body()
+        if self._arguments is None and not (self.query and self._parse_query()):
+            return self._form
         return self.arguments
 
     @property
@@ -228,8 +251,8 @@ class HTTPServerRequest:
 
     def _adopt_form(self, fields: dict[str, list[bytes]], files: dict[str, list[HTTPFile]]) -> None:
         """Take fields and files that were parsed elsewhere, while the body streamed by."""
-        self._arguments = None
-        self._body_arguments = fields
+        self._arguments = self._body_arguments = None
+        self._form = fields
         self._files = files
         # What was parsed belongs to this body; a handler that sets another one gets that one parsed.
         self._form_body = self._body
@@ -271,6 +294,10 @@ class HTTPServerRequest:
             morsel = self._cookies.get(name)
             return None if morsel is None else str(morsel.value)
         value = self._parse_cookies().get(name)
+        if value is not None and not value.isprintable():
+            # Newer Pythons make no morsel with a control character; this one shall say.
+            _ = self.cookies
+            return self._cookie_value(name)
         return value if value is not None and is_cookie_name(name) else None
 
     def full_url(self) -> str:
@@ -347,3 +374,7 @@ class HTTPServerRequest:
             f"{type(self).__name__}(protocol={self.protocol!r}, host={self.host!r}, method={self.method!r}, "
             f"uri={self.uri!r}, version={self.version!r}, remote_ip={self.remote_ip!r})"
         )
+
+
+def _copy(arguments: dict[str, list[bytes]]) -> dict[str, list[bytes]]:
+    return {name: values.copy() for name, values in arguments.items()}

@@ -67,11 +67,11 @@ class ArgumentsMixin(HandlerBase):
         self, name: str, default: str | _Required | None = REQUIRED, strip: bool = True
     ) -> str | None:
         """Return the last value of the argument *name* from the body; see `get_argument`."""
-        return self._last(self._decoded(name, self.request.body_arguments, strip), name, default)
+        return self._last(self._decoded(name, self.request._known_body_arguments(), strip), name, default)
 
     def get_body_arguments(self, name: str, strip: bool = True) -> list[str]:
         """Return all values of the argument *name* from the body."""
-        return self._decoded(name, self.request.body_arguments, strip)
+        return self._decoded(name, self.request._known_body_arguments(), strip)
 
     @overload
     def get_query_argument(self, name: str, default: str, strip: bool = True) -> str: ...
@@ -84,11 +84,11 @@ class ArgumentsMixin(HandlerBase):
         self, name: str, default: str | _Required | None = REQUIRED, strip: bool = True
     ) -> str | None:
         """Return the last value of the argument *name* from the query; see `get_argument`."""
-        return self._last(self._decoded(name, self.request.query_arguments, strip), name, default)
+        return self._last(self._decoded(name, self.request._known_query_arguments(), strip), name, default)
 
     def get_query_arguments(self, name: str, strip: bool = True) -> list[str]:
         """Return all values of the argument *name* from the query."""
-        return self._decoded(name, self.request.query_arguments, strip)
+        return self._decoded(name, self.request._known_query_arguments(), strip)
 
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
         """Turn the bytes of an argument into text; override for another encoding than UTF-8.
