@@ -47,6 +47,15 @@ class TheTimer(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.deadlines.remove(watched)
 
+    def test_the_last_one_leaves_when_somebody_has_cancelled_every_delayed_call(self) -> None:
+        connection = Watched(NEVER)
+        self.deadlines.add(connection)
+        for call in self.clock.getDelayedCalls():
+            call.cancel()
+        self.deadlines.remove(connection)
+        self.deadlines.add(connection)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
     def test_last_one_leaves_during_a_tick(self) -> None:
         watched = Watched(0, self.deadlines.remove)
         self.deadlines.add(watched)
