@@ -117,7 +117,8 @@ def summary(samples: dict[str, list[Sample]]) -> dict[str, dict[str, Any]]:
     ours = samples.get("cycloneish", [])
     rows = {}
     for name, rounds in samples.items():
-        pairs = list(zip(ours, rounds, strict=False))
+        # A peer that answered nothing in a round has an error to show for it, and no ratio.
+        pairs = [(a, b) for a, b in zip(ours, rounds, strict=False) if b.value]
         rows[name] = {
             "per_second": round(statistics.median(sample.value for sample in rounds)),
             "cpu_microseconds": round(statistics.median(sample.cpu or 0 for sample in rounds), 1),
