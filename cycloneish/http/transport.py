@@ -237,7 +237,8 @@ def unsent(transport: Any) -> int:
     try:
         return len(transport.dataBuffer) - transport.offset + transport._tempDataLen  # type: ignore[no-any-return]
     except AttributeError:
-        return 0
+        under = getattr(transport, "transport", None)
+        return 0 if under is None else unsent(under)
 
 
 def can_half_close(transport: Any) -> bool:

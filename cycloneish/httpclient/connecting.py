@@ -1,17 +1,18 @@
 """Opening a connection: name, TCP, tunnel through a proxy, TLS, each under one time-out.
 
-Called by the pool.
+Called by the pool, and by :mod:`cycloneish.websocket.client`.
 """
 
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import re
 import socket
 from base64 import b64encode
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from twisted.internet import error as network
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
@@ -27,9 +28,18 @@ from cycloneish.log import gen_log
 if TYPE_CHECKING:
     import ssl
 
-    from cycloneish.httpclient.connection import ClientConnection
+__all__ = [
+    "Connector",
+    "Proxy",
+    "Route",
+    "as_python_error",
+    "basic_credentials",
+    "proxy_of",
+    "source_address",
+]
 
-__all__ = ["Connector", "Proxy", "Route", "as_python_error", "basic_credentials"]
+#: A protocol.
+P = TypeVar("P", bound=Any)
 
 #: Seconds after which the next address is tried beside one that has not answered (RFC 8305 section 5).
 _STAGGER: Final = 0.25
@@ -60,7 +70,43 @@ class Route(NamedTuple):
     ipv6: bool = True
 
 
-def basic_credentials(username: str, password: str) -> str:
+def proxy_of(request: Any) -> Proxy | None:
+    """The proxy that the options of *request* name.
+
+    :raises ValueError: they do not fit together.
+    """
+    port, username = getattr(request, "proxy_port", None), getattr(request, "proxy_username", None)
+    if not getattr(request, "proxy_host", None):
+        if port or username:
+            raise ValueError("proxy_port and proxy_username need a proxy_host")
+        return None
+    if not port:
+        raise ValueError("proxy_host needs a proxy_port")
+    if getattr(request, "proxy_auth_mode", None) not in (None, "basic"):
+        raise ValueError(f"unsupported proxy_auth_mode {request.proxy_auth_mode!r}: there is 'basic'")
+    credentials = None
+    if username is not None:
+        credentials = basic_credentials(username, getattr(request, "proxy_password", None) or "")
+    return Proxy(request.proxy_host, int(port), credentials)
+
+
+def source_address(interface: str | None) -> str | None:
+    """The address from which to connect, of the option ``network_interface``.
+
+    :raises ValueError: *interface* is no address.
+    """
+    if not interface:
+        return None
+    try:
+        ipaddress.ip_address(interface)
+    except ValueError:
+        raise ValueError(
+            f"Unrecognized IPv4 or IPv6 address for network_interface, got {interface!r}"
+        ) from None
+    return interface
+
+
+def basic_credentials(username: str | bytes, password: str | bytes) -> str:
     """The value of (Proxy-)Authorization for basic authentication (RFC 7617)."""
     return "Basic " + b64encode(encode_username_password(username, password)).decode("ascii")
 
@@ -192,24 +238,20 @@ class _Progress:
         self.doing = doing
 
 
-class Connector:
+class Connector(Generic[P]):
     """Opens connections.
 
     :param reactor: the reactor.
     :param resolving: finds addresses.
-    :param make_protocol: makes the protocol for a new connection.
+    :param make_protocol: makes the protocol for a new connection, which has an ``abort()``.
     """
 
-    def __init__(
-        self, reactor: Any, resolving: Resolving, make_protocol: Callable[[], ClientConnection]
-    ) -> None:
+    def __init__(self, reactor: Any, resolving: Resolving, make_protocol: Callable[[], P]) -> None:
         self._reactor = reactor
         self._resolving = resolving
         self._make_protocol = make_protocol
 
-    def connect(
-        self, route: Route, timeout: float | None
-    ) -> Deferred[tuple[ClientConnection, dict[str, float]]]:
+    def connect(self, route: Route, timeout: float | None) -> Deferred[tuple[P, dict[str, float]]]:
         """Open a connection for *route*.
 
         :param timeout: seconds for all of it; None or 0 for no limit.
@@ -242,14 +284,14 @@ class Connector:
     @inlineCallbacks
     def _connect(
         self, route: Route, progress: _Progress
-    ) -> Generator[Deferred[Any], Any, tuple[ClientConnection, dict[str, float]]]:
+    ) -> Generator[Deferred[Any], Any, tuple[P, dict[str, float]]]:
         host, port = (route.proxy.host, route.proxy.port) if route.proxy else (route.host, route.port)
         addresses = yield self._resolving.resolve(host, port, route.ipv6)
         where = ", ".join(f"{address}:{number}" for address, number in addresses)
         progress.reached("namelookup", f"while connecting to {where}")
         transport = yield self._first_of(addresses, route.source)
         progress.reached("connect")
-        if route.proxy and route.scheme == "https":
+        if route.proxy and route.scheme != "http":
             progress.doing = f"while waiting for the proxy {host}:{port}"
             tunnel = _Tunnel(route.host, route.port, route.proxy)
             _hand_over(transport, tunnel)

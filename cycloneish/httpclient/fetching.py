@@ -18,7 +18,13 @@ from twisted.python.failure import Failure
 
 import cycloneish
 from cycloneish.coroutines import is_awaitable
-from cycloneish.httpclient.connecting import Proxy, Route, as_python_error, basic_credentials
+from cycloneish.httpclient.connecting import (
+    Route,
+    as_python_error,
+    basic_credentials,
+    proxy_of,
+    source_address,
+)
 from cycloneish.httpclient.connection import ClientConnection, ConnectionEnded, Exchange, HeadTooLarge
 from cycloneish.httpclient.digest import Challenge, best_challenge, digest_credentials
 from cycloneish.httpclient.errors import HTTPStreamClosedError, HTTPTimeoutError, LargeHeadError
@@ -170,7 +176,7 @@ class Fetch(Exchange):
             self._check_method(method, request)
         if request.prepare_curl_callback is not None:
             raise NotImplementedError("prepare_curl_callback is for curl, which this client does not use")
-        proxy = self._proxy(request)
+        proxy = proxy_of(request)
         try:
             headers = HTTPHeaders(request.request.headers)
         except HTTPInputError as error:
@@ -191,7 +197,7 @@ class Fetch(Exchange):
         self._inflated = 0
         self._chunks: list[bytes] = []
         self._start_line: ResponseStartLine | None = None
-        source = self._client.source_address(request.network_interface)
+        source = source_address(request.network_interface)
         return Route(
             target.scheme, target.host, target.port, context, proxy, source, request.allow_ipv6 is not False
         )
@@ -206,20 +212,6 @@ class Fetch(Exchange):
                 f"Body must {'not ' if expected else ''}be None for method {method} "
                 "(unless allow_nonstandard_methods is true)"
             )
-
-    def _proxy(self, request: Any) -> Proxy | None:
-        if not request.proxy_host:
-            if request.proxy_port or request.proxy_username:
-                raise ValueError("proxy_port and proxy_username need a proxy_host")
-            return None
-        if not request.proxy_port:
-            raise ValueError("proxy_host needs a proxy_port")
-        if request.proxy_auth_mode not in (None, "basic"):
-            raise ValueError(f"unsupported proxy_auth_mode {request.proxy_auth_mode!r}: there is 'basic'")
-        credentials = None
-        if request.proxy_username is not None:
-            credentials = basic_credentials(request.proxy_username, request.proxy_password or "")
-        return Proxy(request.proxy_host, int(request.proxy_port), credentials)
 
     def _complete(self, headers: HTTPHeaders, request: Any, target: Target) -> None:
         """Add the header fields that the options of the request stand for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -185,18 +184,3 @@ class SimpleAsyncHTTPClient(AsyncHTTPClient):
                 self._contexts.clear()
             self._contexts[key] = context
         return context
-
-    def source_address(self, interface: str | None) -> str | None:
-        """The address from which to connect.
-
-        :raises ValueError: *interface* is no address.
-        """
-        if not interface:
-            return None
-        try:
-            ipaddress.ip_address(interface)
-        except ValueError:
-            raise ValueError(
-                f"Unrecognized IPv4 or IPv6 address for network_interface, got {interface!r}"
-            ) from None
-        return interface

@@ -2,7 +2,7 @@
 
 A client may be given an ``ssl.SSLContext``, as Tornado's are, and pyOpenSSL, on which Twisted's TLS runs,
 cannot take one over: the key in it cannot be read back.  So the client runs ``ssl.SSLObject`` between the
-transport and the protocol, as asyncio does.  Loaded when the first ``https`` URL is fetched.
+transport and the protocol, as asyncio does.  Loaded when the first ``https`` or ``wss`` URL is asked for.
 """
 
 from __future__ import annotations
@@ -169,6 +169,9 @@ class TLSLayer(Protocol):
     def abortConnection(self) -> None:
         self._closing = True
         self.transport.abortConnection()
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.transport.setTcpNoDelay(enabled)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self.transport.registerProducer(producer, streaming)

@@ -15,18 +15,18 @@ from twisted.python.failure import Failure
 
 from cycloneish.awaiting import AwaitableDeferred
 from cycloneish.escape import utf8
+from cycloneish.httpclient.connecting import Connector, basic_credentials
+from cycloneish.httpclient.resolving import Resolving
 from cycloneish.httputil import HTTPHeaders
 from cycloneish.log import app_log
 from cycloneish.websocket import deflate
 from cycloneish.websocket.dialing import (
     Answer,
     Handshake,
-    HandshakeFactory,
     as_python_error,
-    basic_credentials,
-    endpoint_for,
     parse_url,
     request_head,
+    route_for,
 )
 from cycloneish.websocket.errors import WebSocketClosedError, WebSocketError
 from cycloneish.websocket.params import DEFAULT_MAX_MESSAGE_SIZE, WebSocketParams
@@ -107,9 +107,6 @@ class WebSocketClientConnection:
         :raises ValueError: the URL or a header cannot be.
         """
         request = self.request
-        if getattr(request, "proxy_host", None):
-            # To connect past it would tell the network what the program wanted to hide.
-            raise ValueError("websocket_connect knows no proxies: proxy_host cannot be given")
         target = parse_url(request.url)
         given = HTTPHeaders(getattr(request, "headers", None) or {})
         username = getattr(request, "auth_username", None)
@@ -140,10 +137,11 @@ class WebSocketClientConnection:
         connect = getattr(self.request, "connect_timeout", None)
         connect = _TIMEOUT if connect is None else connect
         timeout = min(connect, whole) if connect and whole else connect or whole
-        endpoint = endpoint_for(reactor, target, self.request, timeout or 86400.0)
+        route = route_for(target, self.request)
         if whole:
             self._timer = reactor.callLater(max(whole, timeout), self._timed_out)
-        self._connecting = endpoint.connect(HandshakeFactory(handshake))
+        connector = Connector(reactor, Resolving(reactor), lambda: handshake)
+        self._connecting = connector.connect(route, timeout)
         self._connecting.addErrback(self._connect_failed)
 
     def _connect_failed(self, failure: Failure) -> None:

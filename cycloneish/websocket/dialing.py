@@ -5,24 +5,19 @@ Called by :class:`~cycloneish.websocket.WebSocketClientConnection`.
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
-from base64 import b64encode
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from twisted.internet import error as network
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from cycloneish.httpclient.connecting import Route, basic_credentials, proxy_of, source_address
+from cycloneish.httpclient.errors import HTTPStreamClosedError, HTTPTimeoutError
 from cycloneish.httputil import (
     HTTPHeaders,
     HTTPInputError,
-    encode_username_password,
     parse_response_start_line,
     responses,
 )
@@ -37,9 +32,9 @@ __all__ = [
     "Target",
     "as_python_error",
     "check_answer",
-    "endpoint_for",
     "parse_url",
     "request_head",
+    "route_for",
 ]
 
 _PORTS: Final = {"ws": 80, "wss": 443}
@@ -74,11 +69,6 @@ class Answer(NamedTuple):
     headers: HTTPHeaders
     subprotocol: str | None
     agreement: Agreement | None
-
-
-def basic_credentials(username: str | bytes, password: str | bytes) -> str:
-    """The value of *Authorization* for basic authentication."""
-    return "Basic " + b64encode(encode_username_password(username, password)).decode()
 
 
 def parse_url(url: str) -> Target:
@@ -133,99 +123,41 @@ def request_head(target: Target, key: str, given: HTTPHeaders, more: HTTPHeaders
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def endpoint_for(reactor: Any, target: Target, request: Any, timeout: float) -> Any:
-    """What connects to *target*.
+def route_for(target: Target, request: Any) -> Route:
+    """What it takes to connect to *target*.
 
-    :param request: may have ``ca_certs``, ``client_cert``, ``client_key``, ``validate_cert``, ``ssl_options``
-        (an object with ``clientConnectionForTLS``) and ``network_interface``.
-    :raises ImportError: for ``wss``, the extra ``tls`` is not installed.
+    :param request: may have the options of :class:`~cycloneish.httpclient.HTTPRequest` that are about a
+        connection: those of TLS and of a proxy, ``network_interface``, ``allow_ipv6``.
+    :raises ValueError: they do not fit together; :exc:`OSError`: a certificate cannot be read.
     """
-    source = getattr(request, "network_interface", None)
-    bind = (source, 0) if source else None
-    endpoint = HostnameEndpoint(reactor, target.host, target.port, timeout=timeout, bindAddress=bind)
-    if not target.secure:
-        return endpoint
-    return wrapClientTLS(_tls_options(target.host, request), endpoint)
+    context = None
+    if target.secure:
+        # Loads OpenSSL, which only wss needs.
+        from cycloneish.httpclient.tls import client_context
 
-
-def _tls_options(host: str, request: Any) -> Any:
-    try:
-        from OpenSSL import SSL
-        from twisted.internet.ssl import (
-            Certificate,
-            CertificateOptions,
-            PrivateCertificate,
-            TLSVersion,
-            optionsForClientTLS,
-            trustRootFromCertificates,
+        context = client_context(
+            getattr(request, "ssl_options", None),
+            getattr(request, "validate_cert", None) is not False,
+            getattr(request, "ca_certs", None),
+            getattr(request, "client_cert", None),
+            getattr(request, "client_key", None),
         )
-    except ImportError as error:
-        raise ImportError("wss: needs more libraries: pip install 'cycloneish[tls]'") from error
-    given = getattr(request, "ssl_options", None)
-    if given is not None:
-        if hasattr(given, "clientConnectionForTLS"):
-            return given
-        raise TypeError("ssl_options: give what twisted.internet.ssl.optionsForClientTLS() returns")
-    root = own = None
-    ca_certs = getattr(request, "ca_certs", None)
-    if ca_certs:
-        begin = b"-----BEGIN CERTIFICATE-----"
-        parts = Path(ca_certs).read_bytes().split(begin)[1:]
-        root = trustRootFromCertificates([Certificate.loadPEM(begin + part) for part in parts])
-    client_cert = getattr(request, "client_cert", None)
-    if client_cert:
-        pem = Path(client_cert).read_bytes()
-        client_key = getattr(request, "client_key", None)
-        own = PrivateCertificate.loadPEM(pem + (Path(client_key).read_bytes() if client_key else b""))
-    lowest = {"insecurelyLowerMinimumTo": None, "raiseMinimumTo": TLSVersion.TLSv1_2}
-    extra = {"raiseMinimumTo": lowest["raiseMinimumTo"]}
-    if getattr(request, "validate_cert", None) is False:
-        return _unverified(CertificateOptions, SSL, host, own, extra)
-    return optionsForClientTLS(host, trustRoot=root, clientCertificate=own, extraCertificateOptions=extra)
-
-
-def _unverified(options_class: Any, ssl: Any, host: str, own: Any, extra: dict[str, Any]) -> Any:
-    """Options that take any certificate, for ``validate_cert=False``."""
-    if own is not None:
-        extra = {**extra, "privateKey": own.privateKey.original, "certificate": own.original}
-    options = options_class(verify=False, **extra)
-    context = options.getContext()
-
-    class Unverified:
-        """Makes connections that are encrypted, and to whoever answers."""
-
-        def clientConnectionForTLS(self, tls_protocol: Any) -> Any:
-            connection = ssl.Connection(context, None)
-            if not host.replace(".", "").isdigit() and ":" not in host:
-                connection.set_tlsext_host_name(host.encode())
-            return connection
-
-    from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-    from zope.interface import directlyProvides
-
-    unverified = Unverified()
-    directlyProvides(unverified, IOpenSSLClientConnectionCreator)
-    return unverified
-
-
-_ERRNO: Final = {
-    network.ConnectionRefusedError: errno.ECONNREFUSED,
-    network.NoRouteError: errno.ENETUNREACH,
-    network.TCPTimedOutError: errno.ETIMEDOUT,
-    network.TimeoutError: errno.ETIMEDOUT,
-}
+    return Route(
+        "wss" if target.secure else "ws",
+        target.host,
+        target.port,
+        context,
+        proxy_of(request),
+        source_address(getattr(request, "network_interface", None)),
+        getattr(request, "allow_ipv6", None) is not False,
+    )
 
 
 def as_python_error(error: BaseException) -> BaseException:
-    """Twisted's errors of connections as the exceptions that Python has for them."""
-    if isinstance(error, network.DNSLookupError):
-        return socket.gaierror(socket.EAI_NONAME, str(error))
-    if isinstance(error, network.ConnectError):
-        number = error.osError
-        if not isinstance(number, int):
-            number = _ERRNO.get(type(error), errno.ECONNREFUSED)
-        return OSError(number, os.strerror(number))
-    if isinstance(error, network.ConnectionLost | network.ConnectionDone):
+    """Twisted's errors of connections, and those of the HTTP client, as what Tornado raises here."""
+    if isinstance(error, HTTPTimeoutError):
+        return TimeoutError(str(error))
+    if isinstance(error, ConnectionLost | ConnectionDone | HTTPStreamClosedError):
         return StreamClosedError(error)
     return error
 
@@ -350,15 +282,3 @@ class Handshake(Protocol):
         done, self._done = self._done, None
         if done is not None and reason.value is not None:
             done(as_python_error(reason.value))
-
-
-class HandshakeFactory(Factory):
-    """Makes the one :class:`Handshake` of a call."""
-
-    noisy = False
-
-    def __init__(self, handshake: Handshake) -> None:
-        self._handshake = handshake
-
-    def buildProtocol(self, addr: Any) -> Handshake:
-        return self._handshake

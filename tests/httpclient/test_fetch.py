@@ -25,6 +25,9 @@ from cycloneish.httpclient import (
     fetch,
 )
 from cycloneish.httpclient.digest import best_challenge, digest_credentials
+from cycloneish.httpserver import HTTPServer
+from cycloneish.web import Application
+from cycloneish.websocket import WebSocketHandler, websocket_connect
 from tests.httpclient.support import ClientTestCase, RawServer, response
 
 
@@ -550,6 +553,34 @@ class ProxyTest(ClientTestCase):
         self.assertEqual(len(proxy.requests), 1)
         self.assertNotIn(b"Proxy-Authorization", server.requests[0])
         error = await self.error_of(self.client.fetch("https://refused.example/", **through), HTTPClientError)
+        self.assertIn("403", str(error))
+
+    async def test_websockets_go_through_it(self) -> None:
+        class Echo(WebSocketHandler):
+            def on_message(self, message: str | bytes) -> None:
+                self.write_message(message)
+
+        authority = self.authority()
+        certfile, keyfile = authority.issue()
+        application = Application([("/", Echo)])
+        proxy = self.proxy()
+        through = {"proxy_host": "127.0.0.1", "proxy_port": proxy.port, "ca_certs": str(authority.file)}
+        for scheme, options in (
+            ("ws", None),
+            ("wss", {"certfile": str(certfile), "keyfile": str(keyfile)}),
+        ):
+            server = HTTPServer(application, ssl_options=options)
+            port = server.listen(0, "127.0.0.1").getHost().port
+            self.addCleanup(server.close_all_connections)
+            self.addCleanup(server.stop)
+            connection = await websocket_connect(HTTPRequest(f"{scheme}://localhost:{port}/", **through))
+            await connection.write_message(scheme)
+            self.assertEqual(await connection.read_message(), scheme)
+            connection.close()
+            await connection.wait_closed()
+            self.assertIn(f"CONNECT localhost:{port} HTTP/1.1".encode(), proxy.requests[-1])
+        request = HTTPRequest("ws://refused.example/", **through)
+        error = await self.error_of(websocket_connect(request), HTTPClientError)
         self.assertIn("403", str(error))
 
     async def test_half_a_proxy_is_refused(self) -> None:

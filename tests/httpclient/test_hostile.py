@@ -124,9 +124,14 @@ class SecretsTest(ClientTestCase):
         self.assertNotIn("secret", str(error))
         self.assertIn(f"127.0.0.1:{server.port}", str(error))
 
-    def test_no_websocket_goes_past_a_proxy(self) -> None:
-        request = HTTPRequest("ws://127.0.0.1:1/", proxy_host="127.0.0.1", proxy_port=1)
-        self.assertRaises(ValueError, websocket_connect, request)
+    async def test_no_websocket_goes_past_a_proxy(self) -> None:
+        server = self.serve(lambda request, _: None)
+        url = f"ws://127.0.0.1:{server.port}/"
+        await self.error_of(
+            websocket_connect(HTTPRequest(url, proxy_host="127.0.0.1", proxy_port=1)), ConnectionRefusedError
+        )
+        self.assertRaises(ValueError, websocket_connect, HTTPRequest(url, proxy_host="127.0.0.1"))
+        self.assertEqual(server.requests, [])
 
 
 class ManyServersTest(ClientTestCase):

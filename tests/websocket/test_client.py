@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -10,8 +12,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 
+from cycloneish.http.transport import unsent
 from cycloneish.httpserver import HTTPServer
 from cycloneish.httputil import HTTPHeaders
+from cycloneish.iostream import StreamClosedError
 from cycloneish.testing.certificates import self_signed_certificate
 from cycloneish.web import Application
 from cycloneish.websocket import (
@@ -20,6 +24,7 @@ from cycloneish.websocket import (
     WebSocketError,
     websocket_connect,
 )
+from tests.http.certificates import Authority
 from tests.security.support import LogCapture
 from tests.web.live import sleep
 from tests.websocket.support import TEXT, Echo, WebSocketTestCase, frame
@@ -337,21 +342,24 @@ class RefusalTests(ClientCase):
 
 
 class TLSTests(ClientCase):
-    async def serve_tls(self) -> str:
+    def setUp(self) -> None:
+        super().setUp()
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir()
+
+    async def serve_tls(self, **options: Any) -> str:
         certificate, key = self_signed_certificate()
         self.certificate = certificate
         application = Application([("/", Echo, {"made": self.made})])
-        server = HTTPServer(application, ssl_options={"certfile": certificate, "keyfile": key})
+        server = HTTPServer(application, ssl_options={"certfile": certificate, "keyfile": key, **options})
         listening = server.listen(0, "127.0.0.1")
         self.addCleanup(server.close_all_connections)
         self.addCleanup(server.stop)
         return f"wss://localhost:{listening.getHost().port}/"
 
     async def test_certificates_are_checked(self) -> None:
-        from OpenSSL import SSL
-
         url = await self.serve_tls()
-        with self.assertRaises((SSL.Error, OSError)):
+        with self.assertRaises(ssl.SSLCertVerificationError):
             await websocket_connect(url)
         connection = await self.open(Request(url, ca_certs=self.certificate))
         connection.write_message("secret " * 50_000)
@@ -363,6 +371,41 @@ class TLSTests(ClientCase):
         trusting = await self.open(Request(url, validate_cert=False))
         trusting.write_message("a")
         self.assertEqual(await trusting.read_message(), "a")
+
+    async def test_options_are_those_of_the_http_client(self) -> None:
+        url = await self.serve_tls()
+        context = ssl.create_default_context(cafile=self.certificate)
+        for options in (context, {"ca_certs": self.certificate}, {"cert_reqs": ssl.CERT_NONE}):
+            connection = await self.open(Request(url, ssl_options=options))
+            connection.write_message("a")
+            self.assertEqual(await connection.read_message(), "a")
+        with self.assertRaises(ValueError):
+            websocket_connect(Request(url, ssl_options={"unknown": 1}))
+
+    async def test_a_server_that_wants_a_certificate(self) -> None:
+        authority = Authority(self.directory)
+        certificate, key = map(str, authority.issue())
+        url = await self.serve_tls(cert_reqs=ssl.CERT_REQUIRED, ca_certs=str(authority.file))
+        shown = {"client_cert": certificate, "client_key": key}
+        connection = await self.open(Request(url, ca_certs=self.certificate, **shown))
+        connection.write_message("a")
+        self.assertEqual(await connection.read_message(), "a")
+        with self.assertRaises((OSError, StreamClosedError)):
+            await websocket_connect(Request(url, ca_certs=self.certificate))
+
+    async def test_what_the_server_does_not_take_is_seen_through_tls(self) -> None:
+        url = await self.serve_tls()
+        connection = await self.open(Request(url, validate_cert=False))
+        await self.until(lambda: self.made)
+        server = self.made[0].ws_connection.transport
+        server.pauseProducing()
+        waiting = [connection.write_message("x" * 500_000) for _ in range(16)]
+        self.assertGreater(unsent(connection.protocol.transport), 1_000_000)
+        self.assertFalse(waiting[-1].called)
+        server.resumeProducing()
+        await waiting[-1]
+        for _ in waiting:
+            self.assertEqual(len(await connection.read_message()), 500_000)
 
     async def test_failures_close_over_tls_too(self) -> None:
         url = await self.serve_tls()
